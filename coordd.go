@@ -1,0 +1,88 @@
+package coordd
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coordd/coordd/internal/dialect"
+)
+
+// DB is your connection pool and the kind of database behind it. Make one for each
+// pool; it is safe for concurrent use. Closing the pool stays with whoever opened it.
+type DB struct {
+	Queries
+	pool *sql.DB
+	kept atomic.Int64 // connections that lanes keep for themselves
+}
+
+// Postgres is coordd on PostgreSQL 12 or newer.
+//
+// Behind PgBouncer in transaction mode, open the pool with pgx's
+// default_query_exec_mode=cache_describe (or exec), as named prepared statements do
+// not work there.
+func Postgres(pool *sql.DB) *DB { return newDB(pool, dialect.Postgres, "") }
+
+// MySQL is coordd on MySQL 8.0 or newer, or MariaDB 10.5 or newer; the server is asked
+// which of the two it is when it is first used. Open the pool with
+// interpolateParams=true: without it each statement takes three round trips.
+func MySQL(pool *sql.DB) *DB { return newDB(pool, dialect.MySQL, dialect.MySQLVersion) }
+
+// SQLite is coordd on SQLite 3.42 or newer: processes of one host that share a file. Open
+// the pool with _txlock=immediate, a busy timeout and the WAL journal, and not on a
+// network file system.
+func SQLite(pool *sql.DB) *DB { return newDB(pool, dialect.SQLite, "") }
+
+func newDB(pool *sql.DB, family *dialect.Dialect, ask string) *DB {
+	s := &server{family: family, ask: ask}
+	return &DB{Queries: Queries{on: pool, server: s, retries: true}, pool: pool}
+}
+
+// Pool is the pool that the DB was made of.
+func (db *DB) Pool() *sql.DB { return db.pool }
+
+// On runs coordd's statements on a connection or transaction of yours.
+func (db *DB) On(on Querier) Queries { return Queries{on: on, server: db.server} }
+
+// Product names the database as people do: "PostgreSQL", "MySQL", "MariaDB" or "SQLite".
+func (db *DB) Product(ctx context.Context) (string, error) {
+	d, err := db.server.resolve(ctx, db.pool)
+	if err != nil {
+		return "", err
+	}
+	return d.Name, nil
+}
+
+// Explain gives an error of the database that came by another way than coordd's own
+// statements its meaning: an [*Error], where there is something to say.
+func (db *DB) Explain(err error) error { return db.server.explain(err) }
+
+// server is what is known of the database behind a pool.
+type server struct {
+	family *dialect.Dialect // tells what its errors mean
+	ask    string           // the statement that tells which of the family it is; empty: there is one
+
+	mu      sync.Mutex
+	dialect *dialect.Dialect // once it was asked
+}
+
+// resolve asks a server of the MySQL family once which one it is.
+func (s *server) resolve(ctx context.Context, on Querier) (*dialect.Dialect, error) {
+	if s.ask == "" {
+		return s.family, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dialect != nil {
+		return s.dialect, nil
+	}
+	var version string
+	var autocommit bool
+	if err := on.QueryRowContext(ctx, s.ask).Scan(&version, &autocommit); err != nil {
+		return nil, s.explain(err)
+	}
+	d, err := dialect.OfMySQL(version, autocommit)
+	s.dialect = d
+	return d, err
+}

@@ -1,0 +1,90 @@
+package coordd
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+
+	"github.com/coordd/coordd/internal/dialect"
+)
+
+// What a caller may have to tell apart. They are wrapped; test with [errors.Is].
+var (
+	// ErrLost says that a session, or a right that hung on it, has ended for good.
+	ErrLost = errors.New("lost")
+
+	// ErrInvalid says that a name or a setting cannot be used; nothing was done.
+	ErrInvalid = errors.New("invalid configuration")
+
+	// ErrUnknownOutcome says that a commit was sent and not answered.
+	ErrUnknownOutcome = errors.New("the commit was not answered")
+
+	// ErrSchema says that coordd's tables are missing, or older or newer than this program.
+	ErrSchema = errors.New("coordd's tables do not fit this program")
+
+	// The database said no, or nothing. ErrUnreachable and ErrSlow leave the outcome of a
+	// write unknown; the others mean that nothing was written.
+	ErrUnreachable = errors.New("the database cannot be reached")
+	ErrSlow        = errors.New("the database did not answer in time")
+	ErrDenied      = errors.New("the database refused the user or password")
+	ErrNoDatabase  = errors.New("the server has no such database")
+	ErrReadOnly    = errors.New("the database is read-only")
+	ErrForbidden   = errors.New("the database user lacks a privilege")
+	ErrContended   = errors.New("other transactions kept the rows locked")
+)
+
+// Error is a failed statement: what it means, what the database said, and what to do.
+type Error struct {
+	Kind error  // one of the sentinels above
+	Err  error  // as the driver gave it
+	Hint string // the next step, in the imperative
+}
+
+func (e *Error) Error() string {
+	return e.Kind.Error() + ": " + oneLine(e.Err.Error()) + " (" + e.Hint + ")"
+}
+
+// Unwrap makes both the kind and the driver's error visible to errors.Is and errors.As.
+func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
+
+// explain gives an error of the driver its meaning. What it cannot explain it returns
+// unchanged.
+func (s *server) explain(err error) error {
+	if err == nil || errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if known := new(Error); errors.As(err, &known) {
+		return err
+	}
+	kind, hint := meaning(s.family, s.family.Class(err))
+	if kind == nil {
+		return err
+	}
+	return &Error{Kind: kind, Err: err, Hint: hint}
+}
+
+func meaning(d *dialect.Dialect, c dialect.Class) (kind error, hint string) {
+	switch c {
+	case dialect.Transient:
+		return ErrContended, "look for a transaction that was left open"
+	case dialect.Unreachable:
+		return ErrUnreachable, d.Unreachable
+	case dialect.Slow:
+		return ErrSlow, "check the server's load and its locks, and the network between"
+	case dialect.Denied:
+		return ErrDenied, "check the user and password of the DSN"
+	case dialect.NoDatabase:
+		return ErrNoDatabase, "create the database first, or correct its name in the DSN"
+	case dialect.ReadOnly:
+		return ErrReadOnly, "connect to the primary: this server is a replica or was set read-only"
+	case dialect.NoTable:
+		return ErrSchema, "run `coordd migrate up`"
+	case dialect.Forbidden:
+		return ErrForbidden, "grant it: the README has the statements under Grants"
+	default:
+		return nil, ""
+	}
+}
+
+// oneLine keeps what drivers say over several lines on one.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,59 @@
+package dialect
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Postgres is PostgreSQL 12 or newer.
+var Postgres = &Dialect{
+	Name:      "PostgreSQL",
+	Isolation: sql.LevelReadCommitted,
+	Bounds: func(d time.Duration) map[string]string {
+		return map[string]string{
+			"statement_timeout":                   milliseconds(d),
+			"lock_timeout":                        milliseconds(d * 3 / 4),
+			"idle_in_transaction_session_timeout": milliseconds(2 * d),
+		}
+	},
+	Unreachable: checkServer,
+	fragments: strings.NewReplacer(
+		"{now}", "(extract(epoch from clock_timestamp())*1000000)::bigint",
+	),
+	numbered: true,
+	class:    postgresClass,
+}
+
+// postgresClass reads the SQLSTATE.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+func postgresClass(err error) Class {
+	var coded interface{ SQLState() string } // pgconn.PgError, without linking pgx
+	if !errors.As(err, &coded) {
+		return Other
+	}
+	switch state := coded.SQLState(); state {
+	case "40001", "40P01", "55P03": // serialization, deadlock, lock_timeout
+		return Transient
+	case "57014", "25P03": // statement_timeout, idle_in_transaction_session_timeout
+		return Slow
+	case "28000", "28P01":
+		return Denied
+	case "3D000":
+		return NoDatabase
+	case "25006":
+		return ReadOnly
+	case "42P01", "42703", "3F000":
+		return NoTable
+	case "42501":
+		return Forbidden
+	case "53300", "57P01", "57P02", "57P03": // too many connections, shutting down, starting up
+		return Unreachable
+	default:
+		if strings.HasPrefix(state, "08") {
+			return Unreachable
+		}
+		return Other
+	}
+}
