@@ -1,0 +1,127 @@
+// Package dbtest runs the same test on every database that coordd knows.
+//
+// A test is given a migrated database of its own: a schema, a database or a file. The servers
+// are shared by the tests of one package and ended with them.
+package dbtest
+
+import (
+	"context"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/dsn"
+	"github.com/coordd/coordd/migrations"
+)
+
+// Run runs a test on PostgreSQL, MySQL or MariaDB, and SQLite, in parallel, each in a
+// migrated schema of its own.
+func Run(t *testing.T, test func(t *testing.T, db *coordd.DB)) {
+	t.Helper()
+	Each(t, func(t *testing.T, dsn string) { test(t, Migrated(t, dsn)) })
+}
+
+// Each runs a test on every database, each in an empty schema of its own. With the DSN a
+// test can start processes, or open more pools.
+func Each(t *testing.T, test func(t *testing.T, dsn string)) {
+	t.Helper()
+	for name, schema := range map[string]func(testing.TB) string{
+		"postgres": PostgresSchema, "mysql": MySQLSchema, "sqlite": SQLiteFile,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, schema(t))
+		})
+	}
+}
+
+// Open opens a pool that is closed with the test.
+func Open(t testing.TB, s string) *coordd.DB {
+	t.Helper()
+	target, err := dsn.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := target.Open(t.Context(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Pool().Close() })
+	return db
+}
+
+// Migrated opens a pool on a schema and brings its tables up.
+func Migrated(t testing.TB, dsn string) *coordd.DB {
+	t.Helper()
+	db := Open(t, dsn)
+	if err := migrations.Up(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// PostgresSchema makes a schema on the shared PostgreSQL and returns its DSN.
+func PostgresSchema(t testing.TB) string {
+	t.Helper()
+	admin, name := Postgres(t), unique()
+	create(t, admin, `create schema `+name, `drop schema `+name+` cascade`)
+	return with(t, admin, func(u *url.URL) {
+		query := u.Query()
+		query.Set("search_path", name)
+		u.RawQuery = query.Encode()
+	})
+}
+
+// MySQLSchema makes a database on the shared MySQL or MariaDB and returns its DSN.
+func MySQLSchema(t testing.TB) string {
+	t.Helper()
+	admin, name := MySQL(t), unique()
+	create(t, admin, `create database `+name, `drop database `+name)
+	return with(t, admin, func(u *url.URL) { u.Path = "/" + name })
+}
+
+// SQLiteFile returns the DSN of a file that does not exist yet.
+func SQLiteFile(t testing.TB) string {
+	return "sqlite:" + filepath.Join(t.TempDir(), "coordd.db")
+}
+
+// create runs a statement as administrator, and another when the test has ended.
+func create(t testing.TB, admin, do, undo string) {
+	t.Helper()
+	run := func(ctx context.Context, stmt string) {
+		target, err := dsn.Parse(admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := target.Open(ctx, 30*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Pool().Close()
+		if _, err := db.Pool().ExecContext(ctx, stmt); err != nil {
+			t.Errorf("%s: %v", stmt, err)
+		}
+	}
+	run(t.Context(), do)
+	t.Cleanup(func() { run(context.WithoutCancel(t.Context()), undo) })
+}
+
+func with(t testing.TB, admin string, change func(*url.URL)) string {
+	t.Helper()
+	u, err := url.Parse(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(u)
+	return u.String()
+}
+
+// unique is a name that no other test run uses on a server that several share.
+func unique() string {
+	return "coordd_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+}

@@ -1,0 +1,170 @@
+// Package dsn opens a database by one line: a URL (postgres://, mysql://, sqlite:) or
+// go-sql-driver's own form. It is for coordd's own programs and tests; who imports the
+// library brings a pool.
+package dsn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/coordd/coordd"
+)
+
+// Forms says what a DSN looks like, for errors and help.
+const Forms = `postgres://user:password@host:5432/database, mysql://user:password@host:3306/database, sqlite:file.db, or go-sql-driver's user:password@tcp(host:3306)/database`
+
+// Target is a parsed DSN.
+type Target struct {
+	kind  string        // postgres, mysql or sqlite
+	url   string        // of PostgreSQL, for pgx
+	mysql *mysql.Config // of MySQL and MariaDB
+	path  string        // of SQLite
+	shown string        // without the password
+}
+
+// String is the DSN without its password.
+func (t *Target) String() string { return t.shown }
+
+// SQLite says whether the target is a file of this host.
+func (t *Target) SQLite() bool { return t.kind == "sqlite" }
+
+// Parse reads a DSN. Its errors never repeat it, as it may hold a password.
+func Parse(s string) (*Target, error) {
+	scheme, rest, _ := strings.Cut(s, ":")
+	switch {
+	case s == "":
+		return nil, errors.New("the DSN is empty: it is " + Forms)
+	case scheme == "postgres" || scheme == "postgresql":
+		return parsePostgres(s)
+	case scheme == "mysql" || scheme == "mariadb":
+		return parseMySQLURL(s)
+	case scheme == "sqlite" || scheme == "sqlite3" || scheme == "file":
+		return parseSQLite(rest)
+	case strings.Contains(s, ")/") || strings.Contains(s, "@/"):
+		return parseMySQL(s)
+	}
+	return nil, errors.New("cannot tell which database the DSN means: it is " + Forms)
+}
+
+func parsePostgres(s string) (*Target, error) {
+	u, err := parseURL(s)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{kind: "postgres", url: s, shown: redact(u)}, nil
+}
+
+func parseMySQLURL(s string) (*Target, error) {
+	u, err := parseURL(s)
+	if err != nil {
+		return nil, err
+	}
+	// go-sql-driver knows what the parameters mean.
+	cfg, err := mysql.ParseDSN("/?" + u.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("the DSN's parameters: %w (they are go-sql-driver's: https://github.com/go-sql-driver/mysql#parameters)", err)
+	}
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(orElse(u.Hostname(), "127.0.0.1"), orElse(u.Port(), "3306"))
+	cfg.DBName = strings.TrimPrefix(u.Path, "/")
+	return mysqlTarget(cfg), nil
+}
+
+func parseMySQL(s string) (*Target, error) {
+	cfg, err := mysql.ParseDSN(s)
+	if err != nil {
+		return nil, fmt.Errorf("the DSN: %w (it is %s)", err, Forms)
+	}
+	return mysqlTarget(cfg), nil
+}
+
+func mysqlTarget(cfg *mysql.Config) *Target {
+	shown := cfg.Addr
+	if cfg.User != "" {
+		shown = url.User(cfg.User).String() + "@" + shown
+	}
+	return &Target{kind: "mysql", mysql: cfg, shown: "mysql://" + shown + "/" + cfg.DBName}
+}
+
+func parseSQLite(path string) (*Target, error) {
+	path, query, _ := strings.Cut(path, "?")
+	if strings.HasPrefix(path, "//") { // sqlite:///srv/coordd.db
+		path = strings.TrimPrefix(path, "//")
+	}
+	switch {
+	case path == "":
+		return nil, errors.New("the DSN names no file: sqlite:coordd.db")
+	case path == ":memory:":
+		return nil, errors.New("a database in memory is seen by no other process: give the DSN a file, sqlite:coordd.db")
+	case query != "":
+		return nil, errors.New("coordd sets SQLite's parameters itself: leave out what follows the question mark in the DSN")
+	}
+	return &Target{kind: "sqlite", path: path, shown: "sqlite:" + path}, nil
+}
+
+// parseURL parses without repeating the URL in its error.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if bad := new(url.Error); errors.As(err, &bad) {
+		return nil, fmt.Errorf("the DSN is not a URL (%s): percent-encode what is special in the password, @ as %%40 and / as %%2F", kindOf(bad.Err))
+	} else if err != nil {
+		return nil, errors.New("the DSN is not a URL")
+	}
+	return u, nil
+}
+
+// kindOf names what is wrong with a URL and leaves out the piece of it that an error
+// quotes, which may be of the password.
+func kindOf(err error) string {
+	what, _, _ := strings.Cut(err.Error(), `"`)
+	return strings.TrimRight(what, " :")
+}
+
+// redact shows a URL without its password, which may also stand among the parameters.
+func redact(u *url.URL) string {
+	shown := url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}
+	if u.User != nil && u.User.Username() != "" {
+		shown.User = url.User(u.User.Username())
+	}
+	return shown.String()
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// Open opens a pool on the target and asks the server for an answer. Every connection's
+// statements, lock waits and idle transactions are ended by the server after bound.
+// Close the pool when done.
+func (t *Target) Open(ctx context.Context, bound time.Duration) (*coordd.DB, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(bound, 5*time.Second))
+	defer cancel()
+	open := map[string]func(context.Context, time.Duration) (*coordd.DB, error){
+		"postgres": t.openPostgres, "mysql": t.openMySQL, "sqlite": t.openSQLite,
+	}[t.kind]
+	db, err := open(ctx, bound)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t, err)
+	}
+	return db, nil
+}
+
+// answers closes the pool again if the server does not answer.
+func answers(ctx context.Context, db *coordd.DB) (*coordd.DB, error) {
+	if err := db.Pool().PingContext(ctx); err != nil {
+		db.Pool().Close()
+		return nil, db.Explain(err)
+	}
+	return db, nil
+}

@@ -1,0 +1,48 @@
+package dsn
+
+import (
+	"context"
+	"database/sql"
+	"maps"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/dialect"
+)
+
+// openMySQL asks the server what it is, as MySQL and MariaDB bound a statement by
+// different settings, and opens the pool with those.
+func (t *Target) openMySQL(ctx context.Context, bound time.Duration) (*coordd.DB, error) {
+	cfg := t.mysql.Clone()
+	cfg.InterpolateParams = true // one round trip a statement instead of three
+	cfg.ParseTime = true         // goose needs it
+	cfg.Logger = &mysql.NopLogger{}
+	first, err := openConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer first.Pool().Close()
+	product, err := first.Product(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bounds := dialect.MySQL.Bounds(bound)
+	if product == dialect.MariaDB.Name {
+		bounds = dialect.MariaDB.Bounds(bound)
+	}
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	maps.Copy(cfg.Params, bounds)
+	return openConfig(ctx, cfg)
+}
+
+func openConfig(ctx context.Context, cfg *mysql.Config) (*coordd.DB, error) {
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return answers(ctx, coordd.MySQL(sql.OpenDB(connector)))
+}

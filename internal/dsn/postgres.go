@@ -1,0 +1,42 @@
+package dsn
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/dialect"
+)
+
+// openPostgres opens a pool that works through PgBouncer in transaction mode too: no named
+// prepared statements, and no startup parameters where they are refused.
+func (t *Target) openPostgres(ctx context.Context, bound time.Duration) (*coordd.DB, error) {
+	cfg, err := pgx.ParseConfig(t.url)
+	if err != nil {
+		return nil, errors.New("pgx does not take the DSN: check its parameters (https://www.postgresql.org/docs/current/libpq-connect.html)")
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "coordd"
+	}
+	plain := cfg.Copy()
+	maps.Copy(cfg.RuntimeParams, dialect.Postgres.Bounds(bound))
+	db, err := answers(ctx, coordd.Postgres(stdlib.OpenDB(*cfg)))
+	if refusesParameters(err) {
+		plain.RuntimeParams = nil
+		return answers(ctx, coordd.Postgres(stdlib.OpenDB(*plain)))
+	}
+	return db, err
+}
+
+// refusesParameters recognises a pooler that takes no startup parameters.
+func refusesParameters(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "08P01"
+}

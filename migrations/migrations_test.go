@@ -1,0 +1,219 @@
+package migrations_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/migrations"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+func TestReplicasThatMigrateAtOnceAllSucceed(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		var replicas sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			db := dbtest.Open(t, dsn)
+			replicas.Go(func() { errs[i] = migrations.Up(t.Context(), db) })
+		}
+		replicas.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		db := dbtest.Open(t, dsn)
+		if err := db.CheckSchema(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var applied int
+		if err := db.Get(t.Context(), []any{&applied}, `select count(*) from coordd_migrations where version_id > 0`); err != nil {
+			t.Fatal(err)
+		}
+		if applied != coordd.SchemaVersion {
+			t.Fatalf("migrations recorded: got %d, want %d", applied, coordd.SchemaVersion)
+		}
+	})
+}
+
+func TestDownUndoesUp(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		for range coordd.SchemaVersion {
+			if err := migrations.Down(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := columns(t, db); len(got) != 0 {
+			t.Fatalf("columns left: got %v, want none", got)
+		}
+		if err := db.CheckSchema(t.Context()); !errors.Is(err, coordd.ErrSchema) {
+			t.Fatalf("schema after down: got %v, want %v", err, coordd.ErrSchema)
+		}
+		if err := migrations.Up(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestSchemasAreTheGoldenOne(t *testing.T) {
+	golden := filepath.Join("..", "testdata", "schema.golden")
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		got := strings.Join(columns(t, db), "\n") + "\n"
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Fatalf("got:\n%s\nwant (go test ./migrations -update rewrites it):\n%s", got, want)
+		}
+	})
+}
+
+// columns is what the catalogue says of coordd's tables, in words that all databases share.
+func columns(t *testing.T, db *coordd.DB) []string {
+	t.Helper()
+	product, err := db.Product(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	catalogue := map[string]string{
+		"PostgreSQL": `select table_name, column_name, data_type, coalesce(character_maximum_length, 0), is_nullable
+			from information_schema.columns where table_schema = current_schema()`,
+		"SQLite": `select m.name, p.name, p.type, 0, case when p."notnull" = 1 then 'NO' else 'YES' end
+			from sqlite_master m, pragma_table_info(m.name) p where m.type = 'table'`,
+	}[product]
+	if catalogue == "" {
+		catalogue = `select table_name, column_name, data_type, coalesce(character_maximum_length, 0), is_nullable
+			from information_schema.columns where table_schema = database()`
+	}
+	type column struct {
+		table, name, kind, nullable string
+		length                      int
+	}
+	found, err := coordd.All(t.Context(), db.Queries, func(c *column) []any {
+		return []any{&c.table, &c.name, &c.kind, &c.length, &c.nullable}
+	}, catalogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, c := range found {
+		ours := strings.HasPrefix(c.table, "coordd_") && !strings.HasPrefix(c.table, "coordd_migrations") && !strings.HasPrefix(c.table, "coordd_v_")
+		if !ours {
+			continue
+		}
+		kind := strings.Replace(strings.ToLower(c.kind), "character varying", "varchar", 1)
+		switch {
+		case kind == "varchar":
+			kind = fmt.Sprintf("varchar(%d)", c.length)
+		case strings.HasSuffix(kind, "text"):
+			kind = "text"
+		}
+		lines = append(lines, fmt.Sprintf("%s.%s %s nullable=%s", c.table, c.name, kind, c.nullable))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func TestTheThreeFoldersHaveTheSameFiles(t *testing.T) {
+	names := func(folder string) []string {
+		paths, err := fs.Glob(os.DirFS(folder), "*.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return paths
+	}
+	want := names("postgres")
+	if len(want) != coordd.SchemaVersion {
+		t.Fatalf("files in postgres: got %d, want %d (coordd.SchemaVersion)", len(want), coordd.SchemaVersion)
+	}
+	for _, folder := range []string{"mysql", "sqlite"} {
+		if got := names(folder); !slices.Equal(got, want) {
+			t.Fatalf("%s: got %v, want %v", folder, got, want)
+		}
+	}
+}
+
+func TestOtherSchemasAreRefusedWithTheNextStep(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		db := dbtest.Open(t, dsn)
+		refused := func(step string) {
+			t.Helper()
+			err := db.CheckSchema(t.Context())
+			if !errors.Is(err, coordd.ErrSchema) || !strings.Contains(err.Error(), step) {
+				t.Fatalf("got %v, want %v with %q", err, coordd.ErrSchema, step)
+			}
+		}
+		refused("coordd migrate up") // none
+		if err := migrations.Up(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+		change := func(stmt string) {
+			t.Helper()
+			if _, err := db.Exec(t.Context(), stmt, coordd.SchemaVersion+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change(`insert into coordd_migrations (version_id, is_applied) values (?, true)`)
+		refused("upgrade coordd") // newer
+		change(`delete from coordd_migrations where version_id > 0 and version_id <= ?`)
+		refused("coordd migrate up") // older
+	})
+}
+
+func TestScriptDoesWhatUpDoes(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		_, kind, _ := strings.Cut(t.Name(), "/")
+		script, err := migrations.Script(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := dbtest.Open(t, dsn)
+		for stmt := range strings.SplitSeq(script, ";\n") {
+			if isComment(stmt) {
+				continue
+			}
+			if _, err := db.Pool().ExecContext(t.Context(), stmt); err != nil {
+				t.Fatalf("%s: %v", stmt, err)
+			}
+		}
+		if err := db.CheckSchema(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		status, err := migrations.Status(context.Background(), db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range status {
+			if m.Applied.IsZero() {
+				t.Fatalf("%s: got not applied, want applied", m.Name)
+			}
+		}
+	})
+}
+
+func isComment(stmt string) bool {
+	for line := range strings.Lines(stmt) {
+		if s := strings.TrimSpace(line); s != "" && !strings.HasPrefix(s, "--") {
+			return false
+		}
+	}
+	return true
+}
