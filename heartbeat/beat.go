@@ -1,0 +1,180 @@
+package heartbeat
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coordd/coordd"
+)
+
+const (
+	stmtMaxTTL = `select value from coordd_meta where name = 'max_ttl'`
+
+	stmtEntered = `select count(*) from coordd_heartbeats where member_id = ?`
+
+	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, started_us)
+		values (?, ?, ?, ?, ?, {now})`
+
+	stmtEnterHeartbeat = `insert into coordd_heartbeats (member_id, seq, state, ttl_ms, beat_us)
+		values (?, 1, 'alive', ?, {now})`
+
+	// stmtBeat renews the session. 0 rows: the session is lost, whatever else its row may
+	// say. It does not compare seq, as a beat of our own that was sent before and executed
+	// late would then look like a loss.
+	stmtBeat = `update coordd_heartbeats set seq = seq + 1, beat_us = {now}
+		where member_id = ? and state = 'alive'`
+
+	// stmtLeave ends the session. 0 rows: it had ended before, or this is said twice.
+	stmtLeave = `update coordd_heartbeats set state = 'left', beat_us = {now}
+		where member_id = ? and state = 'alive'`
+
+	stmtState = `select state from coordd_heartbeats where member_id = ?`
+)
+
+// enter writes the member's rows. They are written once however often it asks: the id is
+// its own, and before it asks again it looks.
+func (s *Session) enter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.TTL)
+	defer cancel()
+	if err := s.db.CheckSchema(ctx); err != nil {
+		return err
+	}
+	if err := s.checkMaxTTL(ctx); err != nil {
+		return err
+	}
+	s.sent = s.now()
+	for {
+		err := s.db.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
+		if !errors.Is(err, coordd.ErrUnknownOutcome) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s *Session) checkMaxTTL(ctx context.Context) error {
+	var most int64
+	if err := s.db.Get(ctx, []any{&most}, stmtMaxTTL); errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: coordd_meta has no max_ttl (insert it: 15000 is the default)", coordd.ErrSchema)
+	} else if err != nil {
+		return err
+	}
+	if limit := time.Duration(most) * time.Millisecond; s.cfg.TTL > limit {
+		return fmt.Errorf("%w: TTL %v is over this database's limit of %v (max_ttl in coordd_meta, in milliseconds)", coordd.ErrInvalid, s.cfg.TTL, limit)
+	}
+	return nil
+}
+
+func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
+	var entered int
+	if err := tx.Get(ctx, []any{&entered}, stmtEntered, s.id); err != nil || entered > 0 {
+		return err
+	}
+	c := s.cfg
+	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, stmtEnterHeartbeat, s.id, c.TTL.Milliseconds())
+	return err
+}
+
+// beats renews the session for as long as it lives, and says goodbye if it was left.
+func (s *Session) beats() {
+	defer s.lane.Close()
+	for wait(s.life, s.untilBeat()) {
+		s.beat()
+	}
+	if errors.Is(s.Err(), ErrLeft) {
+		s.left = s.sayGoodbye()
+	}
+}
+
+// untilBeat is the pause before the next beat. One that failed is sent again at once: the
+// little that it waits keeps a database that refuses everybody from being stormed, and a
+// session that has nothing to save any more waits for longer.
+func (s *Session) untilBeat() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pause := s.cfg.Beat / 20
+	switch {
+	case !s.failing:
+		return s.sent + time.Duration(s.pace.Load()) - s.now()
+	case s.suspended:
+		pause = s.cfg.Beat / 2
+	}
+	return pause/2 + rand.N(pause)
+}
+
+func (s *Session) beat() {
+	sent := s.now() // before it waits for anything
+	ctx, cancel := context.WithTimeout(s.life, s.cfg.Timeout)
+	defer cancel()
+	changed, err := s.lane.Exec(ctx, stmtBeat, s.id)
+	switch {
+	case s.life.Err() != nil:
+	case err != nil:
+		s.missed(err)
+	case changed == 0:
+		s.end(s.whyLost(ctx))
+	default:
+		s.renew(sent)
+	}
+}
+
+// renew counts the right from the moment at which the beat was sent. An answer that comes
+// later than that right lasts is worth nothing.
+func (s *Session) renew(sent time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent, s.failing = sent, false
+	s.stats.Beats++
+	s.stats.Latency = s.now() - sent
+	if s.suspended && s.now() < s.deadline() {
+		s.suspended = false
+		s.log.Info("connected again: nobody had declared it dead")
+	}
+}
+
+func (s *Session) missed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Failures++
+	if !s.failing {
+		s.failing = true
+		s.log.Warn("a beat failed; it is tried again until the session is suspended, and then on", "error", err)
+	}
+}
+
+// whyLost asks what has become of the row that took no beat. The session is lost whatever
+// the answer.
+func (s *Session) whyLost(ctx context.Context) error {
+	var state State
+	err := s.db.Get(ctx, []any{&state}, stmtState, s.id)
+	var why string
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		why = "its row is gone from this database"
+	case err != nil:
+		why = "its row takes no beats"
+	default:
+		why = "its row says " + string(state)
+	}
+	s.log.Warn("session lost", "reason", why)
+	return fmt.Errorf("session %s of %q: %w: %s", s.id, s.cfg.Name, coordd.ErrLost, why)
+}
+
+func (s *Session) sayGoodbye() (err error) {
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
+		_, err = s.lane.Exec(ctx, stmtLeave, s.id)
+		cancel()
+		if err == nil {
+			s.log.Info("left")
+			return nil
+		}
+	}
+	return fmt.Errorf("leave as %q: %w; others will see it dead in %v", s.cfg.Name, err, window(s.cfg.TTL))
+}

@@ -1,0 +1,75 @@
+package heartbeat
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/coordd/coordd"
+)
+
+// State is what the database says of a member.
+type State string
+
+// The states. Left and Dead are final: a process that goes on has joined again under
+// another id.
+const (
+	Alive State = "alive" // it beats; or it has gone, and nobody was there to see
+	Left  State = "left"  // it said goodbye
+	Dead  State = "dead"  // others saw it not beating for its TTL and more
+)
+
+// Member is one incarnation of one server process.
+type Member struct {
+	ID      string // a UUIDv7: members sort by when they joined
+	Name    string
+	Address string
+	Version string
+	Labels  map[string]string
+	State   State
+	TTL     time.Duration
+	Age     time.Duration // since its latest beat or change of state, by the database's clock: for people
+	Joined  time.Time     // by the database's clock: for people
+}
+
+// Overdue says that a member counts as alive though its beat is older than its TTL: it
+// has most likely gone, and no other has watched it for long enough to be sure.
+func (m Member) Overdue() bool { return m.State == Alive && m.Age > m.TTL }
+
+// stmtMembers reads everyone. A member is two rows, written in one transaction.
+const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.started_us,
+		h.state, h.ttl_ms, {now} - h.beat_us
+	from coordd_members m join coordd_heartbeats h on h.member_id = m.id`
+
+// Members lists everyone, in the order of their names and of joining; those that have
+// ended too. It needs no session.
+func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
+	type row struct {
+		m                    Member
+		labels               string
+		started, ttl, silent int64
+	}
+	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
+		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.started, &r.m.State, &r.ttl, &r.silent}
+	}, stmtMembers)
+	if err != nil {
+		return nil, fmt.Errorf("members: %w", err)
+	}
+	members := make([]Member, 0, len(rows))
+	for _, r := range rows {
+		if err := json.Unmarshal([]byte(r.labels), &r.m.Labels); err != nil {
+			return nil, fmt.Errorf("members: labels of %s: %w", r.m.ID, err)
+		}
+		r.m.TTL = time.Duration(r.ttl) * time.Millisecond
+		r.m.Age = max(0, time.Duration(r.silent)*time.Microsecond)
+		r.m.Joined = time.UnixMicro(r.started).UTC()
+		members = append(members, r.m)
+	}
+	slices.SortFunc(members, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return members, nil
+}

@@ -1,0 +1,62 @@
+package heartbeat
+
+import "time"
+
+// An observer watches the beats of others on this process's own clock and tells whose
+// right has run out. It does no I/O: it is handed what was seen, and when.
+type observer struct {
+	seen   map[string]sighting // by member id
+	looked time.Duration       // when the latest look was received
+}
+
+// pulse is one row of coordd_heartbeats as a look found it.
+type pulse struct {
+	id  string
+	seq int64
+	ttl time.Duration
+}
+
+// sighting is what is known of one member: it has not beaten since.
+type sighting struct {
+	pulse
+	since time.Duration
+}
+
+// restart forgets everything, as after any failure of this process's own: only time in
+// which it was itself healthy counts.
+func (o *observer) restart() { clear(o.seen) }
+
+// look takes in what a look at all living members found. It was received at now, and beat
+// is when this process's own latest successful beat was sent. It returns those whose
+// window has closed.
+//
+// A sighting counts from the moment at which it was received, which is after the beat
+// was committed. It starts anew if the member has beaten, and also if this process was
+// blind (no look) or could not write (no beat) for half of that member's TTL.
+func (o *observer) look(now, beat time.Duration, pulses []pulse) (overdue []pulse) {
+	seen := make(map[string]sighting, len(pulses))
+	for _, p := range pulses {
+		s, known := o.seen[p.id]
+		blind := now-o.looked > p.ttl/2 || now-beat > p.ttl/2
+		if !known || s.seq != p.seq || blind {
+			s = sighting{pulse: p, since: now}
+		}
+		seen[p.id] = s
+		if now-s.since >= window(p.ttl) {
+			overdue = append(overdue, p)
+		}
+	}
+	o.seen, o.looked = seen, now
+	return overdue
+}
+
+// next is when to look again: after pace, or sooner if a window closes before.
+func (o *observer) next(pace time.Duration) time.Duration {
+	at := o.looked + pace
+	for _, s := range o.seen {
+		if closes := s.since + window(s.ttl); closes > o.looked {
+			at = min(at, closes)
+		}
+	}
+	return at
+}
