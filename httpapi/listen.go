@@ -1,0 +1,43 @@
+package httpapi
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// CheckListen refuses addresses that others than this host could reach: nothing would ask
+// them who they are.
+func CheckListen(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("listen address %q: %w (it is host:port, as 127.0.0.1:7400)", address, err)
+	}
+	if !loopback(host) {
+		return fmt.Errorf("listen address %q: the API has no authentication yet and is served on loopback only: use 127.0.0.1, [::1] or localhost", address)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// onlyLoopbackHosts refuses requests that came by another name than this host's own: a
+// page in a browser of this host can make its name resolve to 127.0.0.1 (DNS rebinding).
+func onlyLoopbackHosts(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if !loopback(host) {
+			writeProblem(w, problem{Status: http.StatusMisdirectedRequest, Code: "unknown_host",
+				Title: "This Host is not served", Hint: "use localhost or 127.0.0.1"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
