@@ -30,6 +30,7 @@ func Run(t *testing.T, test func(t *testing.T, db *coordd.DB)) {
 // test can start processes, or open more pools.
 func Each(t *testing.T, test func(t *testing.T, dsn string)) {
 	t.Helper()
+	t.Parallel()
 	for name, schema := range map[string]func(testing.TB) string{
 		"postgres": PostgresSchema, "mysql": MySQLSchema, "sqlite": SQLiteFile,
 	} {
