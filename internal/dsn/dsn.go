@@ -5,6 +5,8 @@ package dsn
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +29,10 @@ type Target struct {
 	mysql *mysql.Config // of MySQL and MariaDB
 	path  string        // of SQLite
 	shown string        // without the password
+
+	// Wrap, if set, is put around the driver before a pool is opened on it: tests watch
+	// and disturb what passes.
+	Wrap func(driver.Connector) driver.Connector
 }
 
 // String is the DSN without its password.
@@ -160,8 +166,12 @@ func (t *Target) Open(ctx context.Context, bound time.Duration) (*coordd.DB, err
 	return db, nil
 }
 
-// answers closes the pool again if the server does not answer.
-func answers(ctx context.Context, db *coordd.DB) (*coordd.DB, error) {
+// pool opens a pool, and closes it again if the server does not answer.
+func (t *Target) pool(ctx context.Context, c driver.Connector, as func(*sql.DB) *coordd.DB) (*coordd.DB, error) {
+	if t.Wrap != nil {
+		c = t.Wrap(c)
+	}
+	db := as(sql.OpenDB(c))
 	if err := db.Pool().PingContext(ctx); err != nil {
 		db.Pool().Close()
 		return nil, db.Explain(err)

@@ -2,7 +2,6 @@ package dsn
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"time"
 
@@ -19,7 +18,7 @@ func (t *Target) openMySQL(ctx context.Context, bound time.Duration) (*coordd.DB
 	cfg.InterpolateParams = true // one round trip a statement instead of three
 	cfg.ParseTime = true         // goose needs it
 	cfg.Logger = &mysql.NopLogger{}
-	first, err := openConfig(ctx, cfg)
+	first, err := t.openConfig(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -36,13 +35,13 @@ func (t *Target) openMySQL(ctx context.Context, bound time.Duration) (*coordd.DB
 		cfg.Params = map[string]string{}
 	}
 	maps.Copy(cfg.Params, bounds)
-	return openConfig(ctx, cfg)
+	return t.openConfig(ctx, cfg)
 }
 
-func openConfig(ctx context.Context, cfg *mysql.Config) (*coordd.DB, error) {
+func (t *Target) openConfig(ctx context.Context, cfg *mysql.Config) (*coordd.DB, error) {
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return answers(ctx, coordd.MySQL(sql.OpenDB(connector)))
+	return t.pool(ctx, connector, coordd.MySQL)
 }

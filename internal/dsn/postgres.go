@@ -27,10 +27,10 @@ func (t *Target) openPostgres(ctx context.Context, bound time.Duration) (*coordd
 	}
 	plain := cfg.Copy()
 	maps.Copy(cfg.RuntimeParams, dialect.Postgres.Bounds(bound))
-	db, err := answers(ctx, coordd.Postgres(stdlib.OpenDB(*cfg)))
+	db, err := t.pool(ctx, stdlib.GetConnector(*cfg), coordd.Postgres)
 	if refusesParameters(err) {
 		plain.RuntimeParams = nil
-		return answers(ctx, coordd.Postgres(stdlib.OpenDB(*plain)))
+		return t.pool(ctx, stdlib.GetConnector(*plain), coordd.Postgres)
 	}
 	return db, err
 }

@@ -2,11 +2,11 @@ package dsn
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"net/url"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver called "sqlite"
+	"modernc.org/sqlite"
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dialect"
@@ -24,10 +24,16 @@ func (t *Target) openSQLite(ctx context.Context, bound time.Duration) (*coordd.D
 			"synchronous(full)",
 		},
 	}
-	pool, err := sql.Open("sqlite", "file:"+(&url.URL{Path: t.path}).EscapedPath()+"?"+query.Encode())
-	if err != nil {
-		return nil, err
+	c := fileConnector{"file:" + (&url.URL{Path: t.path}).EscapedPath() + "?" + query.Encode()}
+	db, err := t.pool(ctx, c, coordd.SQLite)
+	if err == nil {
+		db.Pool().SetMaxOpenConns(1)
 	}
-	pool.SetMaxOpenConns(1)
-	return answers(ctx, coordd.SQLite(pool))
+	return db, err
 }
+
+// fileConnector connects to a file by the DSN that modernc.org/sqlite takes.
+type fileConnector struct{ dsn string }
+
+func (c fileConnector) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
+func (c fileConnector) Driver() driver.Driver                        { return &sqlite.Driver{} }
