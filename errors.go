@@ -53,36 +53,38 @@ func (s *server) explain(err error) error {
 	if err == nil || errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	if known := new(Error); errors.As(err, &known) {
+	if explained := new(Error); errors.As(err, &explained) {
 		return err
 	}
-	kind, hint := meaning(s.family, s.family.Class(err))
-	if kind == nil {
+	known := s.meaning(err)
+	if known.Kind == nil {
 		return err
 	}
-	return &Error{Kind: kind, Err: err, Hint: hint}
+	known.Err = err
+	return &known
 }
 
-func meaning(d *dialect.Dialect, c dialect.Class) (kind error, hint string) {
-	switch c {
+// meaning is the one table from what a database says to what coordd says.
+func (s *server) meaning(err error) Error {
+	switch s.family.Class(err) {
 	case dialect.Transient:
-		return ErrContended, "look for a transaction that was left open"
+		return Error{Kind: ErrContended, Hint: "look for a transaction that was left open"}
 	case dialect.Unreachable:
-		return ErrUnreachable, d.Unreachable
+		return Error{Kind: ErrUnreachable, Hint: s.family.Unreachable}
 	case dialect.Slow:
-		return ErrSlow, "check the server's load and its locks, and the network between"
+		return Error{Kind: ErrSlow, Hint: "check the server's load and its locks, and the network between"}
 	case dialect.Denied:
-		return ErrDenied, "check the user and password of the DSN"
+		return Error{Kind: ErrDenied, Hint: "check the user and password of the DSN"}
 	case dialect.NoDatabase:
-		return ErrNoDatabase, "create the database first, or correct its name in the DSN"
+		return Error{Kind: ErrNoDatabase, Hint: "create the database first, or correct its name in the DSN"}
 	case dialect.ReadOnly:
-		return ErrReadOnly, "connect to the primary: this server is a replica or was set read-only"
+		return Error{Kind: ErrReadOnly, Hint: "connect to the primary: this server is a replica or was set read-only"}
 	case dialect.NoTable:
-		return ErrSchema, "run `coordd migrate up`"
+		return Error{Kind: ErrSchema, Hint: "run `coordd migrate up`"}
 	case dialect.Forbidden:
-		return ErrForbidden, "grant it: the README has the statements under Grants"
+		return Error{Kind: ErrForbidden, Hint: "grant it: the README has the statements under Grants"}
 	default:
-		return nil, ""
+		return Error{}
 	}
 }
 

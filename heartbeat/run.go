@@ -22,16 +22,13 @@ func Run(ctx context.Context, db *coordd.DB, cfg Config, fn func(ctx context.Con
 	for err == nil {
 		var lost bool
 		lost, err = s.serve(ctx, fn)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !lost {
-			return err
+		if !lost || ctx.Err() != nil {
+			break
 		}
 		s, err = joinAgain(ctx, db, cfg)
 	}
 	if ctx.Err() != nil {
-		return nil
+		err = nil // it ended as it should
 	}
 	return err
 }
@@ -39,7 +36,11 @@ func Run(ctx context.Context, db *coordd.DB, cfg Config, fn func(ctx context.Con
 // serve runs fn for as long as the session lives, and leaves. A session that is lost only
 // after fn has returned is not lost to fn.
 func (s *Session) serve(ctx context.Context, fn func(ctx context.Context, s *Session) error) (lost bool, err error) {
-	defer s.Leave(ctx)
+	defer func() {
+		if err := s.Leave(ctx); err != nil {
+			s.log.Warn("the database does not know that this member has left", "error", err)
+		}
+	}()
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(s.life, func() { cancel(s.Err()) })

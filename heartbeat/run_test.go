@@ -48,7 +48,7 @@ func TestRunReturnsWhatItsWorkReturned(t *testing.T) {
 				id = s.ID()
 				return want
 			})
-			if got != want {
+			if !errors.Is(got, want) {
 				t.Fatalf("got %v, want %v", got, want)
 			}
 			if got := stateOf(t, db, id); got != Left {

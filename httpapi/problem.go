@@ -50,5 +50,5 @@ func writeProblem(w http.ResponseWriter, p problem) {
 	p.Type = "about:blank"
 	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p)
+	_ = json.NewEncoder(w).Encode(p) // fails only if the client has gone
 }

@@ -33,21 +33,23 @@ func Script(product string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s;\n%s", versions, applied("00000_"))
+	fmt.Fprintf(&b, "%s;\n%s", versions, applied(0))
 	for _, path := range paths {
 		text, err := fs.ReadFile(files, path)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "\n-- %s\n%s\n\n%s", path, up(string(text)), applied(strings.TrimPrefix(path, product+"/")))
+		version, err := goose.NumericComponent(path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "\n-- %s\n%s\n\n%s", path, up(string(text)), applied(version))
 	}
 	return b.String(), nil
 }
 
 // applied records a migration as goose does.
-func applied(file string) string {
-	var version int
-	fmt.Sscanf(file, "%d_", &version)
+func applied(version int64) string {
 	return fmt.Sprintf("insert into %s (version_id, is_applied) values (%d, true);\n", table, version)
 }
 

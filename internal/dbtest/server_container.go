@@ -87,6 +87,7 @@ func settleReaper(ctx context.Context) error {
 		return err
 	}
 	defer docker.Close()
+	//nolint:staticcheck // what replaces the name is internal to testcontainers
 	if _, err := docker.ImageInspect(ctx, testcontainers.ReaperDefaultImage); err != nil {
 		return os.Setenv(variable, "true")
 	}

@@ -102,9 +102,7 @@ func mysqlTarget(cfg *mysql.Config) *Target {
 
 func parseSQLite(path string) (*Target, error) {
 	path, query, _ := strings.Cut(path, "?")
-	if strings.HasPrefix(path, "//") { // sqlite:///srv/coordd.db
-		path = strings.TrimPrefix(path, "//")
-	}
+	path = strings.TrimPrefix(path, "//") // sqlite:///srv/coordd.db
 	switch {
 	case path == "":
 		return nil, errors.New("the DSN names no file: sqlite:coordd.db")
