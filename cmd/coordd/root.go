@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ Exit codes:
 ` + exitCodes,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          noArguments,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -37,7 +38,19 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usageError{fmt.Errorf("%s takes no argument, and %q was given (see `%s --help`)", cmd.CommandPath(), args[0], cmd.CommandPath())}
+	// What was given is not repeated: it may be a piece of a DSN.
+	return usageError{fmt.Errorf("%s takes no argument, and %d were given (see `%s --help`)", cmd.CommandPath(), len(args), cmd.CommandPath())}
+}
+
+// knownCommand is noArguments for the root, where an argument was meant as a command.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageError{fmt.Errorf("there is no such command: did you mean `coordd %s`?", near[0])}
+	}
+	return usageError{errors.New("there is no such command (see `coordd --help`)")}
 }
 
 func versionCommand() *cobra.Command {

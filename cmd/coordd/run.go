@@ -69,16 +69,18 @@ func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Wri
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	if listener != nil {
+		defer listener.Close()
+	}
 	db, err := cfg.open(ctx, database)
 	if err != nil {
 		return err
 	}
 	defer db.Pool().Close()
 
-	d := &daemon{cfg: cfg, db: db, log: cfg.member.Logger, want: len(members), out: out}
+	d := &daemon{db: db, log: cfg.member.Logger, want: len(members), out: out, dev: cfg.dev, listener: listener}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.serve(ctx, listener) })
+	group.Go(func() error { return d.serve(ctx) })
 	for _, m := range members {
 		group.Go(func() error { return heartbeat.Run(ctx, db, m, d.member) })
 	}
@@ -111,10 +113,10 @@ func (cfg runConfig) members() ([]heartbeat.Config, error) {
 }
 
 // listenOn takes the port before anything is written, so that a second daemon of a host
-// fails at once and whole.
+// fails at once and whole. It returns nil where no API is wanted.
 func (cfg runConfig) listenOn() (net.Listener, error) {
 	if cfg.listen == "off" {
-		return noListener{}, nil
+		return nil, nil
 	}
 	if err := httpapi.CheckListen(cfg.listen); err != nil {
 		return nil, usageError{err}
@@ -131,9 +133,6 @@ func (cfg runConfig) open(ctx context.Context, database *databaseFlag) (*coordd.
 	if err != nil {
 		return nil, err
 	}
-	if target.SQLite() {
-		cfg.member.Logger.Warn("SQLite: single host only", "file", target.String())
-	}
 	if cfg.migrate || target.SQLite() {
 		db, err := target.Open(ctx, migrationBound)
 		if err != nil {
@@ -144,17 +143,20 @@ func (cfg runConfig) open(ctx context.Context, database *databaseFlag) (*coordd.
 			return nil, err
 		}
 	}
-	bound := cfg.member.TTL / 4
-	return target.Open(ctx, bound)
+	if target.SQLite() {
+		cfg.member.Logger.Warn("SQLite: single host only", "file", target.String())
+	}
+	return target.Open(ctx, cfg.member.TTL/4)
 }
 
 // daemon is a running coordd.
 type daemon struct {
-	cfg  runConfig
-	db   *coordd.DB
-	log  *slog.Logger
-	want int
-	out  io.Writer
+	db       *coordd.DB
+	log      *slog.Logger
+	listener net.Listener // nil: no API
+	want     int          // sessions
+	dev      bool
+	out      io.Writer
 
 	mu       sync.Mutex
 	sessions []*heartbeat.Session
@@ -165,7 +167,7 @@ type daemon struct {
 func (d *daemon) member(ctx context.Context, s *heartbeat.Session) error {
 	d.mu.Lock()
 	d.sessions = append(d.sessions, s)
-	show := d.cfg.dev && len(d.sessions) == d.want && !d.shown
+	show := d.dev && len(d.sessions) == d.want && !d.shown
 	d.shown = d.shown || show
 	d.mu.Unlock()
 	if show {
@@ -183,7 +185,11 @@ func (d *daemon) welcome(ctx context.Context) {
 	if err := showMembers(ctx, d.out, d.db, "table"); err != nil {
 		d.log.Error("cannot show the members", "error", err)
 	}
-	fmt.Fprintf(d.out, "\nLook at them from another terminal:  coordd members -w\nor over HTTP:                        curl http://%s/v1/members\nCtrl-C ends it.\n", d.cfg.listen)
+	fmt.Fprintln(d.out, "\nLook at them from another terminal:  coordd members -w")
+	if d.listener != nil {
+		fmt.Fprintf(d.out, "or over HTTP:                        curl http://%s/v1/members\n", d.listener.Addr())
+	}
+	fmt.Fprintln(d.out, "Ctrl-C ends it.")
 }
 
 func (d *daemon) current() []*heartbeat.Session {
@@ -193,8 +199,8 @@ func (d *daemon) current() []*heartbeat.Session {
 }
 
 // serve serves the API until ctx ends.
-func (d *daemon) serve(ctx context.Context, l net.Listener) error {
-	if _, off := l.(noListener); off {
+func (d *daemon) serve(ctx context.Context) error {
+	if d.listener == nil {
 		return nil
 	}
 	server := httpapi.Server(httpapi.New(httpapi.Config{
@@ -207,15 +213,10 @@ func (d *daemon) serve(ctx context.Context, l net.Listener) error {
 		defer cancel()
 		stopped <- server.Shutdown(ctx)
 	})
-	d.log.Info("serving", "address", l.Addr().String())
-	err := server.Serve(l)
+	d.log.Info("serving", "address", d.listener.Addr().String())
+	err := server.Serve(d.listener)
 	if !stop() && errors.Is(err, http.ErrServerClosed) {
 		return <-stopped
 	}
 	return err
 }
-
-// noListener is the listener of a daemon that serves no API.
-type noListener struct{ net.Listener }
-
-func (noListener) Close() error { return nil }

@@ -117,10 +117,15 @@ func parseSQLite(path string) (*Target, error) {
 // parseURL parses without repeating the URL in its error.
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
+	const encode = "percent-encode what is special in the password, / as %2F, ? as %3F, # as %23 and @ as %40"
 	if bad := new(url.Error); errors.As(err, &bad) {
-		return nil, fmt.Errorf("the DSN is not a URL (%s): percent-encode what is special in the password, @ as %%40 and / as %%2F", kindOf(bad.Err))
+		return nil, fmt.Errorf("the DSN is not a URL (%s): %s", kindOf(bad.Err), encode)
 	} else if err != nil {
-		return nil, errors.New("the DSN is not a URL")
+		return nil, errors.New("the DSN is not a URL: " + encode)
+	}
+	// A / ? or # in a password ends the host before the @ that should.
+	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		return nil, errors.New("the DSN has an @ behind its host: " + encode)
 	}
 	return u, nil
 }
