@@ -30,7 +30,8 @@ func Postgres(pool *sql.DB) *DB { return newDB(pool, dialect.Postgres, "") }
 func MySQL(pool *sql.DB) *DB { return newDB(pool, dialect.MySQL, dialect.MySQLVersion) }
 
 // SQLite is coordd on SQLite 3.42 or newer: processes of one host that share a file. Open
-// the pool with _txlock=immediate, a busy timeout and the WAL journal, and not on a
+// the pool with _txlock=immediate, the WAL journal and a busy timeout below TTL/4 (a
+// statement that waits for it hears nothing of its context), and not on a
 // network file system.
 func SQLite(pool *sql.DB) *DB { return newDB(pool, dialect.SQLite, "") }
 

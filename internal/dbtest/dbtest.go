@@ -48,7 +48,7 @@ func Open(t testing.TB, s string) *coordd.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := target.Open(t.Context(), 10*time.Second)
+	db, err := target.Open(t.Context(), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

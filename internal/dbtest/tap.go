@@ -44,7 +44,7 @@ func OpenTapped(t testing.TB, s string) (*coordd.DB, *Tap) {
 	}
 	tap := new(Tap)
 	target.Wrap = func(c driver.Connector) driver.Connector { return tapConnector{c, tap} }
-	db, err := target.Open(t.Context(), 10*time.Second)
+	db, err := target.Open(t.Context(), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
