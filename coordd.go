@@ -3,7 +3,6 @@ package coordd
 import (
 	"context"
 	"database/sql"
-	"sync"
 	"sync/atomic"
 
 	"github.com/coordd/coordd/internal/dialect"
@@ -64,19 +63,18 @@ type server struct {
 	family *dialect.Dialect // tells what its errors mean
 	ask    string           // the statement that tells which of the family it is; empty: there is one
 
-	mu      sync.Mutex
-	dialect *dialect.Dialect // once it was asked
+	dialect atomic.Pointer[dialect.Dialect] // once it was asked
 }
 
-// resolve asks a server of the MySQL family once which one it is.
+// resolve asks a server of the MySQL family which one it is, if it has not answered yet.
+// Several may ask at once: to wait for another's answer would mean to wait for its
+// connection.
 func (s *server) resolve(ctx context.Context, on Querier) (*dialect.Dialect, error) {
 	if s.ask == "" {
 		return s.family, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dialect != nil {
-		return s.dialect, nil
+	if d := s.dialect.Load(); d != nil {
+		return d, nil
 	}
 	var version string
 	var autocommit bool
@@ -84,6 +82,6 @@ func (s *server) resolve(ctx context.Context, on Querier) (*dialect.Dialect, err
 		return nil, s.explain(err)
 	}
 	d, err := dialect.OfMySQL(version, autocommit)
-	s.dialect = d
+	s.dialect.Store(d)
 	return d, err
 }

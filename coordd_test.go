@@ -190,3 +190,30 @@ func TestALaneOutlivesItsConnection(t *testing.T) {
 		}
 	})
 }
+
+// A transaction that holds the only connection need not wait for those who wait for it.
+func TestThePoolIsNotAskedOnATransaction(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		dbtest.Migrated(t, dsn)
+		db := dbtest.Open(t, dsn)
+		db.Pool().SetMaxOpenConns(1)
+		tx, err := db.Pool().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		var waiting sync.WaitGroup
+		defer waiting.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		waiting.Go(func() { db.Schema(ctx) })
+		deadline := time.Now().Add(time.Minute)
+		for db.Pool().Stats().WaitCount == 0 && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		var one int
+		if err := db.On(tx).Get(t.Context(), []any{&one}, `select 1`); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

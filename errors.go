@@ -72,13 +72,13 @@ func (s *server) meaning(err error) Error {
 	case dialect.Unreachable:
 		return Error{Kind: ErrUnreachable, Hint: s.family.Unreachable}
 	case dialect.Slow:
-		return Error{Kind: ErrSlow, Hint: "check the server's load and its locks, and the network between"}
+		return Error{Kind: ErrSlow, Hint: "check the server's load and its locks, the network, and that the pool is not exhausted"}
 	case dialect.Denied:
 		return Error{Kind: ErrDenied, Hint: "check the user and password of the DSN"}
 	case dialect.NoDatabase:
 		return Error{Kind: ErrNoDatabase, Hint: "create the database first, or correct its name in the DSN"}
 	case dialect.ReadOnly:
-		return Error{Kind: ErrReadOnly, Hint: "connect to the primary: this server is a replica or was set read-only"}
+		return Error{Kind: ErrReadOnly, Hint: s.family.ReadOnly}
 	case dialect.NoTable:
 		return Error{Kind: ErrSchema, Hint: "run `coordd migrate up`"}
 	case dialect.Forbidden:

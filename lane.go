@@ -4,41 +4,52 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"sync"
+	"errors"
 )
 
 // Lane is one connection that is kept out of the pool for one purpose, so that a pool
 // that others have exhausted does not hold it up. Where the pool's limit is too small
-// to spare a connection it is the pool itself. Close gives the connection back.
+// to spare a connection it is the pool itself. It serves one goroutine at a time.
+//
+// A statement that breaks the connection gives its place in the pool up: where the pool is
+// exhausted at that moment, the next statement waits in line as everybody does.
 type Lane struct {
 	db   *DB
-	mu   sync.Mutex // one statement at a time
-	conn *sql.Conn  // nil until the first statement, and after a failed one
+	conn *sql.Conn // nil before it was opened, and after a failed statement
 }
 
-// Lane returns a lane of this DB. It costs nothing until it is used.
+// Lane returns a lane of this DB, not open yet.
 func (db *DB) Lane() *Lane { return &Lane{db: db} }
 
-// Exec is [Queries.Exec] on the lane's own connection. After an error the connection is
-// thrown away, so that the next statement does not meet the same half-dead server.
+// Open takes the connection, if that has not been done and the pool can spare one. Exec
+// does it too; who is sure to need it takes it early.
+func (l *Lane) Open(ctx context.Context) error {
+	if l.conn != nil || !l.db.spare() {
+		return nil
+	}
+	conn, err := l.db.pool.Conn(ctx)
+	if err != nil {
+		l.db.kept.Add(-1)
+		return l.db.server.explain(err)
+	}
+	l.conn = conn
+	return nil
+}
+
+// Exec is [Queries.Exec] on the lane's own connection. After an error other than a lock
+// that others held the connection is thrown away, so that the next statement does not meet
+// the same half-dead or demoted server.
 func (l *Lane) Exec(ctx context.Context, stmt string, args ...any) (changed int64, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn == nil && !l.db.spare() {
-		return l.db.Exec(ctx, stmt, args...)
+	if err := l.Open(ctx); err != nil {
+		return 0, err
 	}
 	if l.conn == nil {
-		conn, err := l.db.pool.Conn(ctx)
-		if err != nil {
-			l.db.kept.Add(-1)
-			return 0, l.db.server.explain(err)
-		}
-		l.conn = conn
+		return l.db.Exec(ctx, stmt, args...)
 	}
 	q := l.db.On(l.conn)
 	q.retries = true
 	changed, err = q.Exec(ctx, stmt, args...)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrContended) {
 		l.drop()
 	}
 	return changed, err
@@ -46,8 +57,6 @@ func (l *Lane) Exec(ctx context.Context, stmt string, args ...any) (changed int6
 
 // Close gives the connection back to the pool.
 func (l *Lane) Close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.conn != nil {
 		l.conn.Close()
 		l.conn = nil

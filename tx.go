@@ -31,6 +31,9 @@ func (db *DB) Tx(ctx context.Context, fn func(tx Queries) error) error {
 		if err := fn(db.On(tx)); err != nil {
 			return err
 		}
+		if err := ctx.Err(); err != nil {
+			return err // and not ErrUnknownOutcome: no commit was sent
+		}
 		if err := tx.Commit(); db.server.family.Class(err) == dialect.Transient {
 			return err
 		} else if err != nil {

@@ -46,10 +46,19 @@ func (s *Session) enter(ctx context.Context) error {
 	if err := s.checkMaxTTL(ctx); err != nil {
 		return err
 	}
+	if err := s.lane.Open(ctx); err != nil {
+		return err
+	}
 	s.sent = s.now()
-	for {
+	for unknown := false; ; {
 		err := s.db.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
-		if !errors.Is(err, coordd.ErrUnknownOutcome) || ctx.Err() != nil {
+		if err == nil {
+			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
+			return nil
+		}
+		// Once a commit may be under way, an error may be its doing: a duplicate key.
+		unknown = unknown || errors.Is(err, coordd.ErrUnknownOutcome)
+		if !unknown || !wait(ctx, s.cfg.Beat/20, nil) {
 			return err
 		}
 	}
@@ -84,7 +93,7 @@ func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
 // beats renews the session for as long as it lives, and says goodbye if it was left.
 func (s *Session) beats() {
 	defer s.lane.Close()
-	for wait(s.life, s.untilBeat()) {
+	for wait(s.life, s.untilBeat(), s.hurry) {
 		s.beat()
 	}
 	if errors.Is(s.Err(), ErrLeft) {
@@ -108,9 +117,11 @@ func (s *Session) untilBeat() time.Duration {
 	return pause/2 + rand.N(pause)
 }
 
+// beat renews the session once. Leaving does not cut it off, as that would cost the
+// connection that says goodbye.
 func (s *Session) beat() {
 	sent := s.now() // before it waits for anything
-	ctx, cancel := context.WithTimeout(s.life, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
 	defer cancel()
 	changed, err := s.lane.Exec(ctx, stmtBeat, s.id)
 	switch {
@@ -118,6 +129,7 @@ func (s *Session) beat() {
 	case err != nil:
 		s.missed(err)
 	case changed == 0:
+		s.revoke()
 		s.end(s.whyLost(ctx))
 	default:
 		s.renew(sent)
@@ -128,24 +140,35 @@ func (s *Session) beat() {
 // later than that right lasts is worth nothing.
 func (s *Session) renew(sent time.Duration) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sent, s.failing = sent, false
+	now := s.now()
+	s.stalled = max(s.stalled, now-s.acked)
+	s.sent, s.acked, s.validUntil, s.failing = sent, now, sent+right(s.cfg.TTL), false
 	s.stats.Beats++
-	s.stats.Latency = s.now() - sent
-	if s.suspended && s.now() < s.deadline() {
-		s.suspended = false
+	s.stats.Latency = now - sent
+	news := s.suspended && now < s.validUntil
+	s.suspended = s.suspended && !news
+	s.mu.Unlock()
+	if news {
 		s.log.Info("connected again: nobody had declared it dead")
 	}
 }
 
 func (s *Session) missed(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	news := !s.failing
+	s.failing, s.failed = true, true
 	s.stats.Failures++
-	if !s.failing {
-		s.failing = true
+	s.mu.Unlock()
+	if news {
 		s.log.Warn("a beat failed; it is tried again until the session is suspended, and then on", "error", err)
 	}
+}
+
+// revoke ends the right at once.
+func (s *Session) revoke() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.validUntil = s.now()
 }
 
 // whyLost asks what has become of the row that took no beat. The session is lost whatever

@@ -104,10 +104,10 @@ func (c Config) checkTimes() error {
 	switch {
 	case c.TTL < 0 || c.TTL%time.Millisecond != 0:
 		return fmt.Errorf("TTL %v: it must be a positive number of whole milliseconds", c.TTL)
-	case c.Beat <= 0:
-		return fmt.Errorf("beat %v: it must be positive", c.Beat)
-	case c.Timeout <= 0:
-		return fmt.Errorf("timeout %v: it must be positive", c.Timeout)
+	case c.Beat < least || c.Beat > c.TTL:
+		return fmt.Errorf("beat %v: it must be between %v and the TTL %v", c.Beat, least, c.TTL)
+	case c.Timeout < least || c.Timeout > c.TTL:
+		return fmt.Errorf("timeout %v: it must be between %v and the TTL %v", c.Timeout, least, c.TTL)
 	}
 	if need := c.Beat + 2*c.Timeout + margin(c.TTL); need > c.TTL {
 		return fmt.Errorf("TTL %v is too short: beat %v + 2 * timeout %v + margin %v make %v; raise the TTL (1.2s is the least with the other two left out) or lower beat or timeout",
@@ -115,6 +115,9 @@ func (c Config) checkTimes() error {
 	}
 	return nil
 }
+
+// least is the shortest time that makes sense to ask a database for.
+const least = 10 * time.Millisecond
 
 const maxLabels = 64
 

@@ -18,34 +18,57 @@ const (
 
 // looks watches the others for as long as the session lives.
 func (s *Session) looks() {
-	for pause := time.Duration(0); wait(s.life, pause); {
+	for pause := time.Duration(0); wait(s.life, pause, nil); {
 		pause = s.look()
 	}
 }
 
 // look reads all beats, declares dead whose time has come, and returns when to look again.
 func (s *Session) look() time.Duration {
+	sent := s.now()
 	pulses, err := s.pulses()
 	if err != nil {
-		s.observer.restart()
-		return s.cfg.Beat / 4
+		return s.lookFailed("a look at the others failed", err)
 	}
 	now := s.now()
-	s.mu.Lock()
-	beat, failures := s.sent, s.stats.Failures
-	s.mu.Unlock()
-	if failures != s.excused {
+	stalled, failed := s.health(now)
+	if failed {
 		s.observer.restart()
-		s.excused = failures
 	}
-	for _, p := range s.observer.look(now, beat, pulses) {
+	for _, p := range s.observer.look(sent, now, stalled, pulses) {
 		if err := s.declareDead(p); err != nil {
-			s.observer.restart()
-			break
+			return s.lookFailed("declaring "+p.id+" dead failed", err)
 		}
 	}
-	pace := s.keepPace(pulses)
-	return s.observer.next(pace) - s.now()
+	s.blind = false
+	return s.observer.next(s.keepPace(pulses)) - s.now()
+}
+
+// lookFailed forgets what was seen: only time in which this process was itself healthy
+// counts.
+func (s *Session) lookFailed(what string, err error) time.Duration {
+	s.observer.restart()
+	if s.life.Err() != nil {
+		return 0 // it failed because the session ended
+	}
+	s.mu.Lock()
+	s.stats.LookFailures++
+	s.mu.Unlock()
+	if !s.blind {
+		s.blind = true
+		s.log.Warn(what+"; until a look succeeds nobody is watched", "error", err)
+	}
+	return s.cfg.Beat / 4
+}
+
+// health says how this process's own beats have fared since the previous look: the longest
+// time for which none was answered, and whether one failed.
+func (s *Session) health(now time.Duration) (stalled time.Duration, failed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stalled, failed = max(s.stalled, now-s.acked), s.failed
+	s.stalled, s.failed = 0, s.failing
+	return stalled, failed
 }
 
 // pulses reads the beats of all others that live.
@@ -76,7 +99,12 @@ func (s *Session) keepPace(others []pulse) time.Duration {
 	for _, p := range others {
 		pace = min(pace, max(p.ttl/3, leastPace))
 	}
-	s.pace.Store(int64(pace))
+	if before := s.pace.Swap(int64(pace)); int64(pace) < before {
+		select {
+		case s.hurry <- struct{}{}: // the next beat is due sooner than its loop thinks
+		default:
+		}
+	}
 	return pace
 }
 

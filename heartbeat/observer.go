@@ -5,8 +5,8 @@ import "time"
 // An observer watches the beats of others on this process's own clock and tells whose
 // right has run out. It does no I/O: it is handed what was seen, and when.
 type observer struct {
-	seen   map[string]sighting // by member id
-	looked time.Duration       // when the latest look was received
+	seen           map[string]sighting // by member id
+	sent, received time.Duration       // of the latest look
 }
 
 // pulse is one row of coordd_heartbeats as a look found it.
@@ -26,35 +26,36 @@ type sighting struct {
 // which it was itself healthy counts.
 func (o *observer) restart() { clear(o.seen) }
 
-// look takes in what a look at all living members found. It was received at now, and beat
-// is when this process's own latest successful beat was sent. It returns those whose
-// window has closed.
+// look takes in what a look at all living members found; stalled is the longest time for
+// which no beat of this process's own was answered, as far as the previous look. It returns
+// those whose window has closed.
 //
 // A sighting counts from the moment at which it was received, which is after the beat
 // was committed. It starts anew if the member has beaten, and also if this process was
 // blind (no look) or could not write (no beat) for half of that member's TTL.
-func (o *observer) look(now, beat time.Duration, pulses []pulse) (overdue []pulse) {
+func (o *observer) look(sent, received, stalled time.Duration, pulses []pulse) (overdue []pulse) {
 	seen := make(map[string]sighting, len(pulses))
+	idle := max(received-o.received, stalled)
 	for _, p := range pulses {
 		s, known := o.seen[p.id]
-		blind := now-o.looked > p.ttl/2 || now-beat > p.ttl/2
-		if !known || s.seq != p.seq || blind {
-			s = sighting{pulse: p, since: now}
+		if !known || s.seq != p.seq || idle > p.ttl/2 {
+			s = sighting{pulse: p, since: received}
 		}
 		seen[p.id] = s
-		if now-s.since >= window(p.ttl) {
+		if received-s.since >= window(p.ttl) {
 			overdue = append(overdue, p)
 		}
 	}
-	o.seen, o.looked = seen, now
+	o.seen, o.sent, o.received = seen, sent, received
 	return overdue
 }
 
-// next is when to look again: after pace, or sooner if a window closes before.
+// next is when to look again: pace after the latest look was sent, so that slow answers do
+// not make looks rare, or sooner if a window closes before.
 func (o *observer) next(pace time.Duration) time.Duration {
-	at := o.looked + pace
+	at := o.sent + pace
 	for _, s := range o.seen {
-		if closes := s.since + window(s.ttl); closes > o.looked {
+		if closes := s.since + window(s.ttl); closes > o.received {
 			at = min(at, closes)
 		}
 	}

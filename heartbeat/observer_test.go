@@ -12,10 +12,10 @@ const second = time.Second
 
 // watch plays looks, one a second, at one member with a TTL of 6 s, and returns the second
 // in which it was found overdue, or -1.
-func watch(o *observer, until int, seqAt func(second int) int64, beatAt func(second int) time.Duration) int {
+func watch(o *observer, until int, seqAt func(second int) int64, stalledAt func(second int) time.Duration) int {
 	for s := range until + 1 {
 		now := time.Duration(s) * second
-		if overdue := o.look(now, beatAt(s), []pulse{{id: "x", seq: seqAt(s), ttl: 6 * second}}); len(overdue) > 0 {
+		if overdue := o.look(now, now, stalledAt(s), []pulse{{id: "x", seq: seqAt(s), ttl: 6 * second}}); len(overdue) > 0 {
 			return s
 		}
 	}
@@ -26,8 +26,8 @@ func stopsAt(stop int) func(int) int64 {
 	return func(s int) int64 { return int64(min(s, stop)) }
 }
 
-// healthy is an observer that has just beaten at each look.
-func healthy(s int) time.Duration { return time.Duration(s) * second }
+// healthy is an observer whose own beats are answered, one every two seconds.
+func healthy(int) time.Duration { return 2 * second }
 
 func TestSilenceOfAWindowIsDeath(t *testing.T) {
 	// Silent since the look at 3 s; the window of 6 s is 6.36 s; the next look is at 10 s.
@@ -39,7 +39,7 @@ func TestSilenceOfAWindowIsDeath(t *testing.T) {
 func TestOneLookIsNoDeath(t *testing.T) {
 	o := new(observer)
 	old := []pulse{{id: "x", seq: 7, ttl: 6 * second}}
-	if overdue := o.look(1000*second, 1000*second, old); len(overdue) != 0 {
+	if overdue := o.look(1000*second, 1000*second, 0, old); len(overdue) != 0 {
 		t.Fatalf("overdue at the first look: got %v, want none", overdue)
 	}
 }
@@ -56,7 +56,7 @@ func TestBlindTimeDoesNotCount(t *testing.T) {
 	// Frozen for an hour: what it saw before is worth nothing.
 	hour := 3600 * second
 	x := []pulse{{id: "x", seq: 0, ttl: 6 * second}}
-	if overdue := o.look(hour, hour, x); len(overdue) != 0 {
+	if overdue := o.look(hour, hour, 0, x); len(overdue) != 0 {
 		t.Fatalf("overdue at the look after a gap: got %v, want none", overdue)
 	}
 	if got, want := o.seen["x"].since, hour; got != want {
@@ -65,7 +65,7 @@ func TestBlindTimeDoesNotCount(t *testing.T) {
 }
 
 func TestTimeWithoutAnOwnBeatDoesNotCount(t *testing.T) {
-	stuck := func(int) time.Duration { return 0 } // reads work, and writes do not
+	stuck := func(int) time.Duration { return 4 * second } // reads work, and writes take long
 	if got := watch(new(observer), 600, stopsAt(0), stuck); got != -1 {
 		t.Fatalf("overdue: got %d s, want never", got)
 	}
@@ -75,7 +75,7 @@ func TestRestartForgets(t *testing.T) {
 	o := new(observer)
 	watch(o, 6, stopsAt(0), healthy)
 	o.restart()
-	if overdue := o.look(7*second, 7*second, []pulse{{id: "x", ttl: 6 * second}}); len(overdue) != 0 {
+	if overdue := o.look(7*second, 7*second, 0, []pulse{{id: "x", ttl: 6 * second}}); len(overdue) != 0 {
 		t.Fatalf("overdue after a restart: got %v, want none", overdue)
 	}
 }
@@ -84,7 +84,7 @@ func TestTheLastLookIsTimedToTheWindow(t *testing.T) {
 	o := new(observer)
 	x := []pulse{{id: "x", seq: 1, ttl: 6 * second}}
 	for _, s := range []time.Duration{0, 2, 4, 6} {
-		o.look(s*second, s*second, x)
+		o.look(s*second, s*second, 0, x)
 	}
 	if got, want := o.next(2*second), window(6*second); got != want {
 		t.Fatalf("next look: got %v, want %v", got, want)
@@ -115,8 +115,9 @@ func TestNobodyIsOverdueWhileValid(t *testing.T) {
 				seq++
 			default: // a look: read now, received later
 				seen = []pulse{{id: "x", seq: seq, ttl: ttl}}
+				sent := now
 				now += time.Duration(rapid.Int64Range(0, int64(ttl/4)).Draw(t, "delay"))
-				overdue := o.look(local(now), local(now), seen)
+				overdue := o.look(local(sent), local(now), 0, seen)
 				if len(overdue) > 0 && overdue[0].seq == seq && now < validUntil {
 					t.Fatalf("declared dead at %v while valid until %v", now, validUntil)
 				}
@@ -135,7 +136,7 @@ func TestNextNeverLiesInThePast(t *testing.T) {
 			for i := range rapid.IntRange(0, 5).Draw(t, "members") {
 				pulses = append(pulses, pulse{id: fmt.Sprint(i), seq: rapid.Int64Range(0, 3).Draw(t, "seq"), ttl: 6 * second})
 			}
-			o.look(now, now, pulses)
+			o.look(now, now, 0, pulses)
 			if next := o.next(2 * second); next <= now {
 				t.Fatalf("next look: got %v at %v, want later", next, now)
 			}

@@ -33,15 +33,22 @@ type Session struct {
 	loops sync.WaitGroup
 	left  error // of the farewell; read when the loops have ended
 
-	mu        sync.Mutex
-	sent      time.Duration // when the latest beat that succeeded was sent
-	suspended bool          // its right has run out
-	failing   bool          // its latest beat failed
-	stats     Stats
+	mu         sync.Mutex
+	sent       time.Duration // when the latest beat that succeeded was sent,
+	acked      time.Duration // and when its answer came
+	validUntil time.Duration // when its right runs out
+	suspended  bool          // it has run out
+	failing    bool          // the latest beat failed
+	failed     bool          // one has failed since the previous look
+	stalled    time.Duration // the longest time between two answers since the previous look
+	stats      Stats
 
-	pace     atomic.Int64 // the time from one beat or look to the next
-	observer observer     // of the look loop alone
-	excused  int64        // the failed beats that the observer has taken into account
+	pace  atomic.Int64  // the time from one beat or look to the next
+	hurry chan struct{} // wakes the beat loop when the pace has quickened
+
+	// Of the look loop alone.
+	observer observer
+	blind    bool // the latest look failed
 }
 
 // Join makes this process a member. Its ctx bounds the call and nothing after it; so does
@@ -65,12 +72,14 @@ func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Durati
 	}
 	s := &Session{
 		id: id.String(), cfg: cfg, db: db, lane: db.Lane(), now: now,
-		log: cfg.Logger.With("member", id.String(), "name", cfg.Name),
+		log:   cfg.Logger.With("member", id.String(), "name", cfg.Name),
+		hurry: make(chan struct{}, 1),
 	}
 	s.pace.Store(int64(cfg.Beat))
 	s.life, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := s.enter(ctx); err != nil {
 		s.end(err)
+		s.lane.Close()
 		return nil, fmt.Errorf("join as %q: %w", cfg.Name, err)
 	}
 	s.loops.Go(s.beats)
@@ -99,14 +108,11 @@ func (s *Session) Err() error { return context.Cause(s.life) }
 func (s *Session) Valid() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.life.Err() == nil && s.now() < s.deadline()
+	return s.life.Err() == nil && s.now() < s.validUntil
 }
 
-// deadline is when the right of the latest beat ends. It is called with mu held.
-func (s *Session) deadline() time.Duration { return s.sent + right(s.cfg.TTL) }
-
 // Leave ends the session and says so in the database, so that others need not wait to
-// see it dead. It ignores the cancellation of ctx and takes two timeouts at most. An
+// see it dead. It ignores the cancellation of ctx and takes three timeouts at most. An
 // error means that others may take this member for alive until they have seen it not
 // beating; the session is over all the same.
 func (s *Session) Leave(context.Context) error {
@@ -117,10 +123,11 @@ func (s *Session) Leave(context.Context) error {
 
 // Stats are numbers to look at from outside.
 type Stats struct {
-	Beats     int64         // that succeeded
-	Failures  int64         // of beats
-	Latency   time.Duration // of the latest beat that succeeded
-	Remaining time.Duration // until the session is suspended if no beat succeeds; 0 if it is
+	Beats        int64         // that succeeded
+	Failures     int64         // of beats
+	LookFailures int64         // of looks at the others, and of declaring one dead
+	Latency      time.Duration // of the latest beat that succeeded
+	Remaining    time.Duration // until the session is suspended if no beat succeeds; 0 if it is
 }
 
 // Stats reads the numbers. It does no I/O.
@@ -129,7 +136,7 @@ func (s *Session) Stats() Stats {
 	defer s.mu.Unlock()
 	stats := s.stats
 	if s.life.Err() == nil {
-		stats.Remaining = max(0, s.deadline()-s.now())
+		stats.Remaining = max(0, s.validUntil-s.now())
 	}
 	return stats
 }
@@ -138,27 +145,28 @@ func (s *Session) Stats() Stats {
 // and it looks again every margin, as a timer does not count the time for which the
 // machine was suspended.
 func (s *Session) expiry() {
-	for wait(s.life, s.expire()) {
+	for wait(s.life, s.expire(), nil) {
 	}
 }
 
 // expire suspends the session if its time has come, and returns when to ask again.
 func (s *Session) expire() time.Duration {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	remaining := s.deadline() - s.now()
+	remaining := s.validUntil - s.now()
+	news := remaining <= 0 && !s.suspended
+	s.suspended = s.suspended || news
+	s.mu.Unlock()
+	if news {
+		s.log.Warn("suspended: no beat was answered in time", "ttl", s.cfg.TTL)
+	}
 	if remaining <= 0 {
-		if !s.suspended {
-			s.suspended = true
-			s.log.Warn("suspended: no beat was answered in time", "ttl", s.cfg.TTL)
-		}
 		return margin(s.cfg.TTL)
 	}
 	return min(remaining, margin(s.cfg.TTL))
 }
 
-// wait sleeps for d, and says false as soon as ctx has ended.
-func wait(ctx context.Context, d time.Duration) bool {
+// wait sleeps for d, or until hurry, and says false as soon as ctx has ended.
+func wait(ctx context.Context, d time.Duration, hurry <-chan struct{}) bool {
 	if ctx.Err() != nil {
 		return false
 	}
@@ -166,6 +174,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-hurry:
 		return true
 	case <-ctx.Done():
 		return false

@@ -1,13 +1,38 @@
 package heartbeat
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
 )
+
+// dies waits until a member stands as dead, and fails the test if that takes longer than
+// bound.
+func dies(t *testing.T, db *coordd.DB, id string, bound time.Duration) (after time.Duration) {
+	t.Helper()
+	began := time.Now()
+	for stateOf(t, db, id) == Alive {
+		if time.Since(began) > bound {
+			t.Fatalf("not seen dead after %v, want within %v", time.Since(began), bound)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+// seconds is a random time up to s seconds, in steps that do not repeat with the beats.
+func seconds(s float64) time.Duration {
+	return time.Duration(rand.Float64() * s * float64(time.Second))
+}
 
 // These tests run real SQL on SQLite in virtual time, so that hours cost nothing and times
 // are exact.
@@ -23,13 +48,7 @@ func TestDeathIsSeenInTime(t *testing.T) {
 					victim := joined(t, db, Config{Name: "victim", TTL: ttl})
 					time.Sleep(time.Minute + rand.N(ttl))
 					victim.kill()
-					died, bound := time.Now(), window(ttl)+min(ttl/3, survivor.cfg.Beat)
-					for stateOf(t, db, victim.ID()) == Alive {
-						if time.Since(died) > bound {
-							t.Fatalf("TTL %v: not seen dead after %v, want within %v", ttl, time.Since(died), bound)
-						}
-						time.Sleep(50 * time.Millisecond)
-					}
+					dies(t, db, victim.ID(), window(ttl)+min(ttl/3, survivor.cfg.Beat))
 				}
 				if survivor.Err() != nil || !survivor.Valid() {
 					t.Fatalf("the survivor: got valid %v, error %v", survivor.Valid(), survivor.Err())
@@ -74,4 +93,141 @@ func TestAMemberCostsOneStatementASecond(t *testing.T) {
 			t.Fatalf("%d members in %d s: got %d statements, want at most %d", members, seconds, got, most)
 		}
 	})
+}
+
+// Also a member that dies as soon as it has joined, with a TTL far shorter than that of
+// those who watch: they learn of it with their next beat.
+func TestAShortLivedMemberIsSeenDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
+		survivor := joined(t, db, Config{Name: "survivor", TTL: 15 * time.Second})
+		ttl := 1200 * time.Millisecond
+		for range 20 {
+			time.Sleep(seconds(30))
+			victim := joined(t, db, Config{Name: "victim", TTL: ttl})
+			victim.kill()
+			dies(t, db, victim.ID(), survivor.cfg.Beat+window(ttl)+ttl/3)
+		}
+	})
+}
+
+// A database that always takes its time must not keep anybody from being seen dead.
+func TestDeathIsSeenOverSlowStatements(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := dbtest.SQLiteFile(t)
+		quick := dbtest.Migrated(t, file)
+		slow, tap := dbtest.OpenTapped(t, file)
+		slow.Pool().SetMaxOpenConns(4)          // the slowness is not one of waiting for each other
+		const latency = 1400 * time.Millisecond // of a timeout of 1.5 s
+		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+			if strings.HasPrefix(stmt, "update") || strings.HasPrefix(stmt, "select") {
+				time.Sleep(latency)
+			}
+			return do()
+		})
+		survivor := joined(t, slow, Config{Name: "survivor"})
+		for range 10 {
+			victim := joined(t, quick, Config{Name: "victim"})
+			time.Sleep(20*time.Second + seconds(6))
+			victim.kill()
+			dies(t, quick, victim.ID(), window(DefaultTTL)+survivor.cfg.Beat+3*latency)
+		}
+		if !survivor.Valid() || survivor.Stats().Failures > 0 {
+			t.Fatalf("the survivor: got valid %v, %+v", survivor.Valid(), survivor.Stats())
+		}
+	})
+}
+
+// Writes that stall for longer than half of a member's TTL are an outage to it, though its
+// reaper's own, longer deadlines have not passed: nobody is reaped until a window after.
+func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := dbtest.SQLiteFile(t)
+		quick := dbtest.Migrated(t, file)
+		db, tap := dbtest.OpenTapped(t, file)
+		db.Pool().SetMaxOpenConns(4)
+		reaper := joined(t, db, Config{Name: "reaper"})
+		ttl := 1200 * time.Millisecond
+		for range 100 {
+			victim := joined(t, quick, Config{Name: "victim", TTL: ttl})
+			time.Sleep(5*time.Second + seconds(3))
+			victim.kill() // it cannot beat from here on, as if its statements stalled
+			over := time.Now().Add(ttl/2 + 50*time.Millisecond + seconds(0.5))
+			tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+				if !strings.HasPrefix(stmt, "select") {
+					time.Sleep(time.Until(over))
+				}
+				return do()
+			})
+			dies(t, quick, victim.ID(), time.Minute)
+			if health := time.Since(over); health < window(ttl) {
+				t.Fatalf("declared dead %v after the outage, want %v at least", health, window(ttl))
+			}
+			tap.Disturb(nil)
+		}
+		if reaper.Stats().Failures > 0 {
+			t.Fatalf("the reaper failed %d times: the stalls were meant to be shorter than its timeout", reaper.Stats().Failures)
+		}
+	})
+}
+
+// A database on which no commit is answered is asked a few times and not stormed.
+func TestAJoinThatIsNeverAnsweredGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := dbtest.SQLiteFile(t)
+		dbtest.Migrated(t, file)
+		db, tap := dbtest.OpenTapped(t, file)
+		var commits atomic.Int32
+		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+			if err := do(); stmt != "commit" || err != nil {
+				return err
+			}
+			commits.Add(1)
+			return dbtest.ErrReplyLost
+		})
+		_, err := Join(t.Context(), db, Config{Name: "a"})
+		if !errors.Is(err, coordd.ErrUnknownOutcome) {
+			t.Fatalf("got %v, want %v", err, coordd.ErrUnknownOutcome)
+		}
+		if n := commits.Load(); n < 2 || n > 61 {
+			t.Fatalf("commits in one TTL: got %d, want 2 to 61", n)
+		}
+	})
+}
+
+// A logger may ask the session anything, and be as slow as it likes.
+func TestLoggingHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := dbtest.SQLiteFile(t)
+		dbtest.Migrated(t, file)
+		db, tap := dbtest.OpenTapped(t, file)
+		asking := &askingHandler{Handler: slog.DiscardHandler}
+		s := joined(t, db, Config{Name: "a", Logger: slog.New(asking)})
+		asking.session.Store(s)
+		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrReplyLost })
+		time.Sleep(time.Minute)
+		tap.Disturb(nil)
+		time.Sleep(time.Minute)
+		if !s.Valid() || asking.records.Load() < 4 {
+			t.Fatalf("got valid %v after %d records, want valid after a failure, a suspension and a connection", s.Valid(), asking.records.Load())
+		}
+	})
+}
+
+// askingHandler asks the session at each record.
+type askingHandler struct {
+	slog.Handler
+	session atomic.Pointer[Session]
+	records atomic.Int32
+}
+
+func (h *askingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *askingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *askingHandler) Handle(context.Context, slog.Record) error {
+	h.records.Add(1)
+	if s := h.session.Load(); s != nil {
+		s.Valid()
+		s.Stats()
+	}
+	return nil
 }

@@ -17,6 +17,7 @@ var (
 	remaining = desc("coordd_session_remaining_seconds", "Time until the session is suspended if no beat succeeds.")
 	beats     = desc("coordd_beats_total", "Beats of the session that succeeded.")
 	failures  = desc("coordd_beat_failures_total", "Beats of the session that failed.")
+	blindness = desc("coordd_look_failures_total", "Failed attempts of the session to look at the others.")
 	latency   = desc("coordd_beat_latency_seconds", "Time that the latest beat took to be answered.")
 )
 
@@ -28,7 +29,7 @@ func desc(name, help string) *prometheus.Desc {
 type sessions struct{ api *api }
 
 func (c sessions) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{valid, remaining, beats, failures, latency} {
+	for _, d := range []*prometheus.Desc{valid, remaining, beats, failures, blindness, latency} {
 		ch <- d
 	}
 }
@@ -51,5 +52,6 @@ func (c sessions) Collect(ch chan<- prometheus.Metric) {
 		gauge(latency, stats.Latency.Seconds())
 		counter(beats, stats.Beats)
 		counter(failures, stats.Failures)
+		counter(blindness, stats.LookFailures)
 	}
 }

@@ -202,7 +202,7 @@ func TestScriptDoesWhatUpDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range status {
-			if m.Applied.IsZero() {
+			if !m.Applied {
 				t.Fatalf("%s: got not applied, want applied", m.Name)
 			}
 		}

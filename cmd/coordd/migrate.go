@@ -78,9 +78,9 @@ func migrateDown(database *databaseFlag) *cobra.Command {
 
 // migration is one as a command shows it.
 type migration struct {
-	Version int64      `json:"version"`
-	Name    string     `json:"name"`
-	Applied *time.Time `json:"applied_at"`
+	Version int64  `json:"version"`
+	Name    string `json:"name"`
+	Applied bool   `json:"applied"`
 }
 
 func migrateStatus(database *databaseFlag) *cobra.Command {
@@ -104,11 +104,7 @@ func migrateStatus(database *databaseFlag) *cobra.Command {
 			}
 			var shown []migration
 			for _, m := range known {
-				s := migration{Version: m.Version, Name: m.Name}
-				if !m.Applied.IsZero() {
-					s.Applied = &m.Applied
-				}
-				shown = append(shown, s)
+				shown = append(shown, migration(m))
 			}
 			return render.Write(cmd.OutOrStdout(), output, shown, migrationColumns)
 		},
@@ -121,10 +117,10 @@ var migrationColumns = []render.Column[migration]{
 	{Title: "NAME", Cell: func(m migration) string { return m.Name }},
 	{Title: "VERSION", Cell: func(m migration) string { return fmt.Sprint(m.Version) }},
 	{Title: "APPLIED", Cell: func(m migration) string {
-		if m.Applied == nil {
-			return "no"
+		if m.Applied {
+			return "yes"
 		}
-		return m.Applied.Format(time.DateTime)
+		return "no"
 	}},
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,7 +147,7 @@ func (cfg runConfig) open(ctx context.Context, database *databaseFlag) (*coordd.
 	if target.SQLite() {
 		cfg.member.Logger.Warn("SQLite: single host only", "file", target.String())
 	}
-	return target.Open(ctx, cfg.member.TTL/4)
+	return target.Open(ctx, cmp.Or(cfg.member.TTL, heartbeat.DefaultTTL)/5) // below the client's own deadline of TTL/4
 }
 
 // daemon is a running coordd.

@@ -25,7 +25,8 @@ type Dialect struct {
 	// idle transaction on the server once d has passed.
 	Bounds func(d time.Duration) map[string]string
 
-	Unreachable string // what to check when it cannot be reached
+	Unreachable string // what to do when it cannot be reached
+	ReadOnly    string // what to do when it is read-only
 
 	fragments *strings.Replacer // {now} and the like
 	numbered  bool              // arguments are $1, $2, not ?
@@ -84,6 +85,10 @@ func (d *Dialect) Class(err error) Class {
 	return Other
 }
 
-const checkServer = "check the host and port, and that the server is running"
+// What to do where there is a server.
+const (
+	checkServer = "check the host and port, and that the server is running"
+	usePrimary  = "connect to the primary: this server is a replica or was set read-only"
+)
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -48,6 +48,7 @@ func mysqlFamily(name string, limit func(time.Duration) (name, value string)) *D
 			}
 		},
 		Unreachable: checkServer,
+		ReadOnly:    usePrimary,
 		fragments: strings.NewReplacer(
 			"{now}", "timestampdiff(microsecond, '1970-01-01', utc_timestamp(6))",
 		),

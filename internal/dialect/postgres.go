@@ -19,6 +19,7 @@ var Postgres = &Dialect{
 		}
 	},
 	Unreachable: checkServer,
+	ReadOnly:    usePrimary,
 	fragments: strings.NewReplacer(
 		"{now}", "(extract(epoch from clock_timestamp())*1000000)::bigint",
 	),

@@ -14,6 +14,7 @@ var SQLite = &Dialect{
 		return map[string]string{"busy_timeout": milliseconds(d * 3 / 4)}
 	},
 	Unreachable: "check that the file's directory exists and that this user may write there",
+	ReadOnly:    "check that this user may write the file and its directory",
 	fragments: strings.NewReplacer(
 		"{now}", "cast(unixepoch('subsec')*1000000 as integer)",
 	),

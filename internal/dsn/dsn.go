@@ -75,29 +75,44 @@ func parseMySQLURL(s string) (*Target, error) {
 	// go-sql-driver knows what the parameters mean.
 	cfg, err := mysql.ParseDSN("/?" + u.RawQuery)
 	if err != nil {
-		return nil, fmt.Errorf("the DSN's parameters: %w (they are go-sql-driver's: https://github.com/go-sql-driver/mysql#parameters)", err)
+		return nil, errMySQL
 	}
 	cfg.User = u.User.Username()
 	cfg.Passwd, _ = u.User.Password()
 	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(orElse(u.Hostname(), "127.0.0.1"), orElse(u.Port(), "3306"))
 	cfg.DBName = strings.TrimPrefix(u.Path, "/")
-	return mysqlTarget(cfg), nil
+	return mysqlTarget(cfg)
 }
 
 func parseMySQL(s string) (*Target, error) {
 	cfg, err := mysql.ParseDSN(s)
 	if err != nil {
-		return nil, fmt.Errorf("the DSN: %w (it is %s)", err, Forms)
+		return nil, errMySQL
 	}
-	return mysqlTarget(cfg), nil
+	return mysqlTarget(cfg)
 }
 
-func mysqlTarget(cfg *mysql.Config) *Target {
+// errMySQL does not say what go-sql-driver says, as that quotes pieces of the DSN.
+var errMySQL = errors.New("go-sql-driver does not take the DSN: check its parameters (https://github.com/go-sql-driver/mysql#parameters)")
+
+// mysqlTarget refuses what go-sql-driver would take for something else than was meant, and
+// then show: it sends parameters that it does not know to the server as settings, and takes
+// what stands before a bracket for the name of a network.
+func mysqlTarget(cfg *mysql.Config) (*Target, error) {
+	for key := range cfg.Params {
+		switch strings.ToLower(key) {
+		case "user", "username", "password", "passwd", "pwd":
+			return nil, fmt.Errorf("the DSN has a parameter %s: user and password belong before the @ of the host", key)
+		}
+	}
+	if cfg.Net != "tcp" && cfg.Net != "unix" {
+		return nil, errors.New("the DSN names no network that is known, or is missing its @: user:password@tcp(host:3306)/database")
+	}
 	shown := cfg.Addr
-	if cfg.User != "" {
+	if cfg.User != "" && !strings.Contains(cfg.User, "@") { // a @ too many makes the password part of it
 		shown = url.User(cfg.User).String() + "@" + shown
 	}
-	return &Target{kind: "mysql", mysql: cfg, shown: "mysql://" + shown + "/" + cfg.DBName}
+	return &Target{kind: "mysql", mysql: cfg, shown: "mysql://" + shown + "/" + cfg.DBName}, nil
 }
 
 func parseSQLite(path string) (*Target, error) {

@@ -15,6 +15,7 @@ func TestDSNsAreShownWithoutTheirPassword(t *testing.T) {
 		"mariadb://app:secret@db/x?tls=true":              "mysql://app@db:3306/x",
 		"mysql://db/x":                                    "mysql://db:3306/x",
 		"app:secret@tcp(db:3306)/x?parseTime=true":        "mysql://app@db:3306/x",
+		"app@secret@tcp(db:3306)/x":                       "mysql://db:3306/x",
 		"app:se@cret/@tcp([::1]:3306)/x":                  "mysql://app@[::1]:3306/x",
 		"app:secret@unix(/run/mysqld.sock)/x":             "mysql://app@/run/mysqld.sock/x",
 		"sqlite:coordd.db":                                "sqlite:coordd.db",

@@ -29,7 +29,6 @@ func (t *Target) openPostgres(ctx context.Context, bound time.Duration) (*coordd
 	maps.Copy(cfg.RuntimeParams, dialect.Postgres.Bounds(bound))
 	db, err := t.pool(ctx, stdlib.GetConnector(*cfg), coordd.Postgres)
 	if refusesParameters(err) {
-		plain.RuntimeParams = nil
 		return t.pool(ctx, stdlib.GetConnector(*plain), coordd.Postgres)
 	}
 	return db, err
