@@ -17,7 +17,7 @@ import (
 
 // dies waits until a member stands as dead, and fails the test if that takes longer than
 // bound.
-func dies(t *testing.T, db *coordd.DB, id string, bound time.Duration) (after time.Duration) {
+func dies(t *testing.T, db *coordd.DB, id string, bound time.Duration) {
 	t.Helper()
 	began := time.Now()
 	for stateOf(t, db, id) == Alive {
@@ -26,7 +26,6 @@ func dies(t *testing.T, db *coordd.DB, id string, bound time.Duration) (after ti
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return time.Since(began)
 }
 
 // seconds is a random time up to s seconds, in steps that do not repeat with the beats.
