@@ -50,16 +50,21 @@ func (s *Session) enter(ctx context.Context) error {
 		return err
 	}
 	s.sent = s.now()
-	for unknown := false; ; {
+	for unknown := error(nil); ; {
 		err := s.db.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
 		if err == nil {
 			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
 			return nil
 		}
-		// Once a commit may be under way, an error may be its doing: a duplicate key.
-		unknown = unknown || errors.Is(err, coordd.ErrUnknownOutcome)
-		if !unknown || !wait(ctx, s.cfg.Beat/20, nil) {
+		if errors.Is(err, coordd.ErrUnknownOutcome) {
+			unknown = err
+		}
+		// Once a commit may be under way, another error may be its doing: a duplicate key.
+		if unknown == nil {
 			return err
+		}
+		if !wait(ctx, s.cfg.Beat/20, nil) {
+			return unknown
 		}
 	}
 }
