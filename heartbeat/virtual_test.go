@@ -43,7 +43,7 @@ func TestDeathIsSeenInTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
 				survivor := joined(t, db, Config{Name: "survivor"}) // its own TTL does not matter
-				for range 20 {
+				for range dbtest.Runs(20) {
 					victim := joined(t, db, Config{Name: "victim", TTL: ttl})
 					time.Sleep(time.Minute + rand.N(ttl))
 					victim.kill()
@@ -57,7 +57,7 @@ func TestDeathIsSeenInTime(t *testing.T) {
 	}
 }
 
-// M1: who beats is never declared dead, for a day.
+// M1: who beats is never declared dead, for an hour.
 func TestWhoBeatsLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
@@ -65,7 +65,7 @@ func TestWhoBeatsLives(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			all = append(all, joined(t, db, Config{Name: name}))
 		}
-		for range 60 {
+		for range dbtest.Runs(60) {
 			time.Sleep(time.Minute)
 			for _, s := range all {
 				if !s.Valid() || stateOf(t, db, s.ID()) != Alive {
@@ -82,12 +82,12 @@ func TestAMemberCostsOneStatementASecond(t *testing.T) {
 		file := dbtest.SQLiteFile(t)
 		dbtest.Migrated(t, file)
 		db, tap := dbtest.OpenTapped(t, file)
-		const members, seconds = 5, 600
+		members, seconds := 5, dbtest.Runs(600)
 		for range members {
 			joined(t, db, Config{Name: "a"})
 		}
 		before := tap.Statements()
-		time.Sleep(seconds * time.Second)
+		time.Sleep(time.Duration(seconds) * time.Second)
 		if got, most := tap.Statements()-before, members*seconds; got > most || got < most/2 {
 			t.Fatalf("%d members in %d s: got %d statements, want at most %d", members, seconds, got, most)
 		}
@@ -101,7 +101,7 @@ func TestAShortLivedMemberIsSeenDead(t *testing.T) {
 		db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
 		survivor := joined(t, db, Config{Name: "survivor", TTL: 15 * time.Second})
 		ttl := 1200 * time.Millisecond
-		for range 20 {
+		for range dbtest.Runs(20) {
 			time.Sleep(seconds(30))
 			victim := joined(t, db, Config{Name: "victim", TTL: ttl})
 			victim.kill()
@@ -125,7 +125,7 @@ func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 			return do()
 		})
 		survivor := joined(t, slow, Config{Name: "survivor"})
-		for range 10 {
+		for range dbtest.Runs(10) {
 			victim := joined(t, quick, Config{Name: "victim"})
 			time.Sleep(20*time.Second + seconds(6))
 			victim.kill()
@@ -147,7 +147,7 @@ func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
 		db.Pool().SetMaxOpenConns(4)
 		reaper := joined(t, db, Config{Name: "reaper"})
 		ttl := 1200 * time.Millisecond
-		for range 100 {
+		for range dbtest.Runs(100) {
 			victim := joined(t, quick, Config{Name: "victim", TTL: ttl})
 			time.Sleep(5*time.Second + seconds(3))
 			victim.kill() // it cannot beat from here on, as if its statements stalled

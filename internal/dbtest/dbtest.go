@@ -122,6 +122,10 @@ func with(t testing.TB, admin string, change func(*url.URL)) string {
 	return u.String()
 }
 
+// Runs is how often a test repeats what it would do n times: a tenth of that under the race
+// detector, which makes everything so much slower.
+func Runs(n int) int { return max(1, n/slowdown) }
+
 // unique is a name that no other test run uses on a server that several share.
 func unique() string {
 	return "coordd_" + strings.ReplaceAll(uuid.NewString(), "-", "")

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/testcontainers/testcontainers-go/log"
 	"go.uber.org/goleak"
 )
 
@@ -57,6 +58,7 @@ type testRun struct {
 
 // begin puts Main in charge. The function it returns ends the watch for signals.
 func (r *testRun) begin() (stopWatching func()) {
+	log.SetDefault(log.NewNoopLogger()) // a page for each container would bury the tests' own output
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.atEnd(r.postgres.close)
 	r.atEnd(r.mysql.close)

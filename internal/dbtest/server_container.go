@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
-	"github.com/testcontainers/testcontainers-go/log"
 )
 
 const (
@@ -26,7 +25,6 @@ const (
 // startContainer runs the product in a container. Readiness is the server's own answer, which, unlike a line of a log,
 // has the same meaning for every image.
 func startContainer(ctx context.Context, p *product) (_ source, err error) {
-	log.SetDefault(log.NewNoopLogger()) // a page for each container would bury the tests' own output
 	if err := settleReaper(ctx); err != nil {
 		return source{}, err
 	}
