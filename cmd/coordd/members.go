@@ -67,7 +67,7 @@ var memberColumns = []render.Column[httpapi.Member]{
 		}
 		return m.State
 	}},
-	{Title: "SINCE", Cell: func(m httpapi.Member) string { return age(m.AgeMS) }},
+	{Title: "LAST SEEN", Cell: func(m httpapi.Member) string { return age(m.AgeMS) }},
 	{Title: "ADDRESS", Cell: func(m httpapi.Member) string { return orDash(m.Address) }},
 	{Title: "VERSION", Wide: true, Cell: func(m httpapi.Member) string { return orDash(m.Version) }},
 	{Title: "LABELS", Wide: true, Cell: func(m httpapi.Member) string { return orDash(labels(m.Labels)) }},
