@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 func meta(t *testing.T, db *coordd.DB, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value) values (?, 0)`, name); err != nil {
+		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value, text) values (?, 0, '')`, name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestALockedRowIsContended(t *testing.T) {
 func TestArgumentsAndResultsPassUnchanged(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		big := int64(1)<<53 - 1
-		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value) values (?, ?)`, "a? {now}'\\ä", big); err != nil {
+		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value, text) values (?, ?, '')`, "a? {now}'\\ä", big); err != nil {
 			t.Fatal(err)
 		}
 		type row struct {

@@ -11,13 +11,14 @@ const module = "github.com/coordd/coordd/"
 // picture says what each package may import of the others. Imports point down only.
 var picture = map[string][]string{
 	".":                {"internal/dialect"},
-	"heartbeat":        {".", "internal/clock", "internal/name"},
+	"heartbeat":        {".", "internal/clock", "internal/journal", "internal/name"},
 	"migrations":       {"."},
 	"httpapi":          {".", "heartbeat"},
 	"cmd/coordd":       {".", "heartbeat", "httpapi", "migrations", "internal/dsn", "internal/render"},
 	"internal/clock":   {},
 	"internal/dialect": {},
 	"internal/dsn":     {".", "internal/dialect"},
+	"internal/journal": {"."},
 	"internal/name":    {},
 	"internal/render":  {},
 	"internal/dbtest":  {".", "migrations", "internal/dsn"},

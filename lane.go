@@ -40,19 +40,33 @@ func (l *Lane) Open(ctx context.Context) error {
 // that others held the connection is thrown away, so that the next statement does not meet
 // the same half-dead or demoted server.
 func (l *Lane) Exec(ctx context.Context, stmt string, args ...any) (changed int64, err error) {
+	err = l.use(ctx, func(on beginner) error {
+		q := l.db.On(on)
+		q.retries = true
+		changed, err = q.Exec(ctx, stmt, args...)
+		return err
+	})
+	return changed, err
+}
+
+// Tx is [DB.Tx] on the lane's own connection.
+func (l *Lane) Tx(ctx context.Context, fn func(tx Queries) error) error {
+	return l.use(ctx, func(on beginner) error { return l.db.tx(ctx, on, fn) })
+}
+
+// use does something on the lane's connection, or on the pool where it has none.
+func (l *Lane) use(ctx context.Context, do func(on beginner) error) error {
 	if err := l.Open(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	if l.conn == nil {
-		return l.db.Exec(ctx, stmt, args...)
+		return do(l.db.pool)
 	}
-	q := l.db.On(l.conn)
-	q.retries = true
-	changed, err = q.Exec(ctx, stmt, args...)
+	err := do(l.conn)
 	if err != nil && !errors.Is(err, ErrContended) {
 		l.drop()
 	}
-	return changed, err
+	return err
 }
 
 // Close gives the connection back to the pool.

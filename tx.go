@@ -18,12 +18,22 @@ import (
 // [ErrUnknownOutcome] says that the commit was sent and not answered: the transaction
 // may have been committed, or may yet be. Any other error means that it was not.
 func (db *DB) Tx(ctx context.Context, fn func(tx Queries) error) error {
-	d, err := db.server.resolve(ctx, db.pool)
+	return db.tx(ctx, db.pool, fn)
+}
+
+// beginner is a pool or a connection of one.
+type beginner interface {
+	Querier
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+func (db *DB) tx(ctx context.Context, on beginner, fn func(tx Queries) error) error {
+	d, err := db.server.resolve(ctx, on)
 	if err != nil {
 		return err
 	}
 	return db.server.retry(ctx, func() error {
-		tx, err := db.pool.BeginTx(ctx, &sql.TxOptions{Isolation: d.Isolation})
+		tx, err := on.BeginTx(ctx, &sql.TxOptions{Isolation: d.Isolation})
 		if err != nil {
 			return err
 		}

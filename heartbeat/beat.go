@@ -16,8 +16,8 @@ const (
 
 	stmtEntered = `select count(*) from coordd_heartbeats where member_id = ?`
 
-	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, started_us)
-		values (?, ?, ?, ?, ?, {now})`
+	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, process, started_us)
+		values (?, ?, ?, ?, ?, '', {now})`
 
 	stmtEnterHeartbeat = `insert into coordd_heartbeats (member_id, seq, state, ttl_ms, beat_us)
 		values (?, 1, 'alive', ?, {now})`
@@ -51,7 +51,7 @@ func (s *Session) enter(ctx context.Context) error {
 	}
 	s.sent = s.now()
 	for unknown := error(nil); ; {
-		err := s.db.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
+		err := s.lane.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
 		if err == nil {
 			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
 			return nil
@@ -91,8 +91,10 @@ func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
 	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels)); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, stmtEnterHeartbeat, s.id, c.TTL.Milliseconds())
-	return err
+	if _, err := tx.Exec(ctx, stmtEnterHeartbeat, s.id, c.TTL.Milliseconds()); err != nil {
+		return err
+	}
+	return record(ctx, tx, s.id, "joined")
 }
 
 // beats renews the session for as long as it lives, and says goodbye if it was left.
@@ -197,7 +199,7 @@ func (s *Session) whyLost(ctx context.Context) error {
 func (s *Session) sayGoodbye() (err error) {
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
-		_, err = s.lane.Exec(ctx, stmtLeave, s.id)
+		_, err = end(ctx, s.lane, s.id, "left", stmtLeave, s.id)
 		cancel()
 		if err == nil {
 			s.log.Info("left")

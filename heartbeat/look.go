@@ -109,10 +109,10 @@ func (s *Session) keepPace(others []pulse) time.Duration {
 }
 
 func (s *Session) declareDead(p pulse) error {
-	ctx, cancel := context.WithTimeout(s.life, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(s.life, s.cfg.TTL) // a few statements, and nothing waits for it
 	defer cancel()
-	changed, err := s.db.Exec(ctx, stmtDeclareDead, p.id, p.seq)
-	if err == nil && changed == 1 {
+	died, err := end(ctx, s.db, p.id, "died", stmtDeclareDead, p.id, p.seq)
+	if died {
 		s.log.Info("declared dead", "other", p.id, "seq", p.seq)
 	}
 	return err

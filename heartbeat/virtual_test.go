@@ -41,7 +41,7 @@ func TestDeathIsSeenInTime(t *testing.T) {
 	for _, ttl := range []time.Duration{1200 * time.Millisecond, DefaultTTL, 15 * time.Second} {
 		t.Run(ttl.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
+				db, _, _ := dbtest.VirtualTime(t)
 				survivor := joined(t, db, Config{Name: "survivor"}) // its own TTL does not matter
 				for range dbtest.Runs(20) {
 					victim := joined(t, db, Config{Name: "victim", TTL: ttl})
@@ -60,7 +60,7 @@ func TestDeathIsSeenInTime(t *testing.T) {
 // M1: who beats is never declared dead, for an hour.
 func TestWhoBeatsLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
+		db, _, _ := dbtest.VirtualTime(t)
 		var all []*Session
 		for _, name := range []string{"a", "b", "c"} {
 			all = append(all, joined(t, db, Config{Name: name}))
@@ -79,9 +79,8 @@ func TestWhoBeatsLives(t *testing.T) {
 // At the default TTL a member costs one statement a second.
 func TestAMemberCostsOneStatementASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := dbtest.SQLiteFile(t)
-		dbtest.Migrated(t, file)
-		db, tap := dbtest.OpenTapped(t, file)
+		_, db, tap := dbtest.VirtualTime(t)
+		db.Pool().SetMaxOpenConns(1) // who finds SQLite busy asks again, which is none of the cost
 		members, seconds := 5, dbtest.Runs(600)
 		for range members {
 			joined(t, db, Config{Name: "a"})
@@ -98,7 +97,7 @@ func TestAMemberCostsOneStatementASecond(t *testing.T) {
 // those who watch: they learn of it with their next beat.
 func TestAShortLivedMemberIsSeenDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
+		db, _, _ := dbtest.VirtualTime(t)
 		survivor := joined(t, db, Config{Name: "survivor", TTL: 15 * time.Second})
 		ttl := 1200 * time.Millisecond
 		for range dbtest.Runs(20) {
@@ -113,23 +112,22 @@ func TestAShortLivedMemberIsSeenDead(t *testing.T) {
 // A database that always takes its time must not keep anybody from being seen dead.
 func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := dbtest.SQLiteFile(t)
-		quick := dbtest.Migrated(t, file)
-		slow, tap := dbtest.OpenTapped(t, file)
-		slow.Pool().SetMaxOpenConns(4)          // the slowness is not one of waiting for each other
+		quick, slow, tap := dbtest.VirtualTime(t)
 		const latency = 1400 * time.Millisecond // of a timeout of 1.5 s
-		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
-			if strings.HasPrefix(stmt, "update") || strings.HasPrefix(stmt, "select") {
-				time.Sleep(latency)
+		survivor := joined(t, slow, Config{Name: "survivor"})
+		tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
+			if stmt == stmtLook || strings.Contains(stmt, "seq = seq + 1") { // and not while a transaction holds SQLite's lock
+				if err := dbtest.Pause(ctx, latency); err != nil {
+					return err
+				}
 			}
 			return do()
 		})
-		survivor := joined(t, slow, Config{Name: "survivor"})
 		for range dbtest.Runs(10) {
 			victim := joined(t, quick, Config{Name: "victim"})
 			time.Sleep(20*time.Second + seconds(6))
 			victim.kill()
-			dies(t, quick, victim.ID(), window(DefaultTTL)+survivor.cfg.Beat+3*latency)
+			dies(t, quick, victim.ID(), window(DefaultTTL)+survivor.cfg.Beat+6*latency)
 		}
 		if !survivor.Valid() || survivor.Stats().Failures > 0 {
 			t.Fatalf("the survivor: got valid %v, %+v", survivor.Valid(), survivor.Stats())
@@ -141,10 +139,7 @@ func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 // reaper's own, longer deadlines have not passed: nobody is reaped until a window after.
 func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := dbtest.SQLiteFile(t)
-		quick := dbtest.Migrated(t, file)
-		db, tap := dbtest.OpenTapped(t, file)
-		db.Pool().SetMaxOpenConns(4)
+		quick, db, tap := dbtest.VirtualTime(t)
 		reaper := joined(t, db, Config{Name: "reaper"})
 		ttl := 1200 * time.Millisecond
 		for range dbtest.Runs(100) {
@@ -152,9 +147,11 @@ func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
 			time.Sleep(5*time.Second + seconds(3))
 			victim.kill() // it cannot beat from here on, as if its statements stalled
 			over := time.Now().Add(ttl/2 + 50*time.Millisecond + seconds(0.5))
-			tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+			tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
 				if !strings.HasPrefix(stmt, "select") {
-					time.Sleep(time.Until(over))
+					if err := dbtest.Pause(ctx, time.Until(over)); err != nil {
+						return err
+					}
 				}
 				return do()
 			})
@@ -173,9 +170,7 @@ func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
 // A database on which no commit is answered is asked a few times and not stormed.
 func TestAJoinThatIsNeverAnsweredGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := dbtest.SQLiteFile(t)
-		dbtest.Migrated(t, file)
-		db, tap := dbtest.OpenTapped(t, file)
+		_, db, tap := dbtest.VirtualTime(t)
 		var commits atomic.Int32
 		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
 			if err := do(); stmt != "commit" || err != nil {
@@ -197,9 +192,7 @@ func TestAJoinThatIsNeverAnsweredGivesUp(t *testing.T) {
 // A logger may ask the session anything, and be as slow as it likes.
 func TestLoggingHoldsNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := dbtest.SQLiteFile(t)
-		dbtest.Migrated(t, file)
-		db, tap := dbtest.OpenTapped(t, file)
+		_, db, tap := dbtest.VirtualTime(t)
 		asking := &askingHandler{Handler: slog.DiscardHandler}
 		s := joined(t, db, Config{Name: "a", Logger: slog.New(asking)})
 		asking.session.Store(s)

@@ -6,6 +6,7 @@ package dbtest
 
 import (
 	"context"
+	"database/sql/driver"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -41,14 +42,25 @@ func Each(t *testing.T, test func(t *testing.T, dsn string)) {
 	}
 }
 
+// bound ends a statement of a test that waits for others.
+const bound = 5 * time.Second
+
 // Open opens a pool that is closed with the test.
 func Open(t testing.TB, s string) *coordd.DB {
+	t.Helper()
+	return open(t, s, bound, nil)
+}
+
+func open(t testing.TB, s string, bound time.Duration, tap *Tap) *coordd.DB {
 	t.Helper()
 	target, err := dsn.Parse(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := target.Open(t.Context(), 5*time.Second)
+	if tap != nil {
+		target.Wrap = func(c driver.Connector) driver.Connector { return tapConnector{c, tap} }
+	}
+	db, err := target.Open(t.Context(), bound)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
-	"github.com/coordd/coordd/internal/dsn"
+	"github.com/coordd/coordd/migrations"
 )
 
 // A Tap sits between a pool and its driver. It counts the statements that pass, and lets a
@@ -35,21 +35,38 @@ func (*lost) Error() string   { return "the reply was lost" }
 func (*lost) Timeout() bool   { return true } // net.Error: the connection broke
 func (*lost) Temporary() bool { return false }
 
+// Pause delays a statement by d, or until its context has ended, as a driver would then
+// give up. In a synctest bubble nothing may sleep through the end of that context inside
+// of a transaction: database/sql waits for it on a mutex, and time stands still.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // OpenTapped is Open with a Tap.
 func OpenTapped(t testing.TB, s string) (*coordd.DB, *Tap) {
 	t.Helper()
-	target, err := dsn.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
 	tap := new(Tap)
-	target.Wrap = func(c driver.Connector) driver.Connector { return tapConnector{c, tap} }
-	db, err := target.Open(t.Context(), 5*time.Second)
-	if err != nil {
+	return open(t, s, bound, tap), tap
+}
+
+// VirtualTime is a database for a test in a synctest bubble: a migrated SQLite file with
+// two pools on it, the second one tapped. They have no busy timeout, as SQLite would wait in
+// real time; coordd's own retries wait in the bubble's.
+func VirtualTime(t testing.TB) (quick, tapped *coordd.DB, tap *Tap) {
+	t.Helper()
+	file := SQLiteFile(t)
+	tap = new(Tap)
+	quick, tapped = open(t, file, 0, nil), open(t, file, 0, tap)
+	if err := migrations.Up(t.Context(), quick); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Pool().Close() })
-	return db, tap
+	tapped.Pool().SetMaxOpenConns(4) // members do not wait for each other's connection
+	return quick, tapped, tap
 }
 
 // Statements is how many statements have passed.
