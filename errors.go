@@ -13,6 +13,10 @@ var (
 	// ErrLost says that a session, or a right that hung on it, has ended for good.
 	ErrLost = errors.New("lost")
 
+	// ErrNone says that there is no such thing, or that it is not in the state that was asked
+	// for.
+	ErrNone = errors.New("there is none")
+
 	// ErrInvalid says that a name or a setting cannot be used; nothing was done.
 	ErrInvalid = errors.New("invalid configuration")
 

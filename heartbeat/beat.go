@@ -25,12 +25,14 @@ const (
 	// stmtBeat renews the session. 0 rows: the session is lost, whatever else its row may
 	// say. It does not compare seq, as a beat of our own that was sent before and executed
 	// late would then look like a loss.
-	stmtBeat = `update coordd_heartbeats set seq = seq + 1, beat_us = {now}
-		where member_id = ? and state = 'alive'`
+	stmtBeat = `update coordd_heartbeats set seq = seq + 1, beat_us = {now}, load_json = ?
+		where member_id = ? and state in ('alive', 'draining')`
 
-	// stmtLeave ends the session. 0 rows: it had ended before, or this is said twice.
+	// These end the session. 0 rows: it had ended before, or this is said twice.
 	stmtLeave = `update coordd_heartbeats set state = 'left', beat_us = {now}
-		where member_id = ? and state = 'alive'`
+		where member_id = ? and state in ('alive', 'draining')`
+	stmtRestart = `update coordd_heartbeats set state = 'restarting', beat_us = {now}
+		where member_id = ? and state in ('alive', 'draining')`
 
 	stmtState = `select state from coordd_heartbeats where member_id = ?`
 )
@@ -103,7 +105,7 @@ func (s *Session) beats() {
 	for wait(s.life, s.untilBeat(), s.hurry) {
 		s.beat()
 	}
-	if errors.Is(s.Err(), ErrLeft) {
+	if errors.Is(s.Err(), ErrLeft) && s.farewell.stmt != "" {
 		s.left = s.sayGoodbye()
 	}
 }
@@ -130,7 +132,7 @@ func (s *Session) beat() {
 	sent := s.now() // before it waits for anything
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
 	defer cancel()
-	changed, err := s.lane.Exec(ctx, stmtBeat, s.id)
+	changed, err := s.lane.Exec(ctx, stmtBeat, s.load.Load(), s.id)
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:
@@ -154,6 +156,9 @@ func (s *Session) renew(sent time.Duration) {
 	s.stats.Latency = now - sent
 	news := s.suspended && now < s.validUntil
 	s.suspended = s.suspended && !news
+	if news {
+		s.tell()
+	}
 	s.mu.Unlock()
 	if news {
 		s.log.Info("connected again: nobody had declared it dead")
@@ -171,11 +176,12 @@ func (s *Session) missed(err error) {
 	}
 }
 
-// revoke ends the right at once.
+// revoke ends the right, and all that hangs on it, at once.
 func (s *Session) revoke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.validUntil = s.now()
+	s.cut(coordd.ErrLost)
 }
 
 // whyLost asks what has become of the row that took no beat. The session is lost whatever
@@ -199,10 +205,10 @@ func (s *Session) whyLost(ctx context.Context) error {
 func (s *Session) sayGoodbye() (err error) {
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
-		_, err = end(ctx, s.lane, s.id, "left", stmtLeave, s.id)
+		_, err = transition(ctx, s.lane, s.id, s.farewell.action, s.farewell.stmt, s.id)
 		cancel()
 		if err == nil {
-			s.log.Info("left")
+			s.log.Info(s.farewell.action)
 			return nil
 		}
 	}

@@ -28,6 +28,10 @@ type Config struct {
 	// Timeout ends a statement that was not answered; 0 means TTL/4.
 	Timeout time.Duration
 
+	// Load tells how busy this member is, once a beat; nil tells nothing. It must return
+	// promptly: Leave waits for it.
+	Load func() Load
+
 	// Logger hears of transitions, never of each beat; nil means silence.
 	Logger *slog.Logger
 }

@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	stmtLook = `select member_id, seq, ttl_ms from coordd_heartbeats where state = 'alive'`
+	stmtLook = `select member_id, seq, ttl_ms, state from coordd_heartbeats
+		where state in ('alive', 'draining', 'condemned')`
 
 	// stmtDeclareDead ends a session that was watched not to beat. 0 rows: it has beaten
 	// meanwhile, or has ended already.
 	stmtDeclareDead = `update coordd_heartbeats set state = 'dead', beat_us = {now}
-		where member_id = ? and seq = ? and state = 'alive'`
+		where member_id = ? and seq = ? and state in ('alive', 'draining', 'condemned')`
 )
 
 // looks watches the others for as long as the session lives.
@@ -77,12 +78,15 @@ func (s *Session) pulses() ([]pulse, error) {
 	defer cancel()
 	type row struct {
 		pulse
-		ms int64
+		ms    int64
+		state State
 	}
-	rows, err := coordd.All(ctx, s.db.Queries, func(r *row) []any { return []any{&r.id, &r.seq, &r.ms} }, stmtLook)
+	rows, err := coordd.All(ctx, s.db.Queries, func(r *row) []any { return []any{&r.id, &r.seq, &r.ms, &r.state} }, stmtLook)
 	others := make([]pulse, 0, len(rows))
 	for _, r := range rows {
-		if r.id != s.id {
+		if r.id == s.id {
+			s.draining.Store(r.state == Draining)
+		} else {
 			others = append(others, pulse{id: r.id, seq: r.seq, ttl: time.Duration(r.ms) * time.Millisecond})
 		}
 	}
@@ -111,7 +115,7 @@ func (s *Session) keepPace(others []pulse) time.Duration {
 func (s *Session) declareDead(p pulse) error {
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.TTL) // a few statements, and nothing waits for it
 	defer cancel()
-	died, err := end(ctx, s.db, p.id, "died", stmtDeclareDead, p.id, p.seq)
+	died, err := transition(ctx, s.db, p.id, "died", stmtDeclareDead, p.id, p.seq)
 	if died {
 		s.log.Info("declared dead", "other", p.id, "seq", p.seq)
 	}

@@ -14,13 +14,19 @@ import (
 // State is what the database says of a member.
 type State string
 
-// The states. Left and Dead are final: a process that goes on has joined again under
+// The states. The last three are final: a process that goes on has joined again under
 // another id.
 const (
-	Alive State = "alive" // it beats; or it has gone, and nobody was there to see
-	Left  State = "left"  // it said goodbye
-	Dead  State = "dead"  // others saw it not beating for its TTL and more
+	Alive      State = "alive"      // it beats; or it has gone, and nobody was there to see
+	Draining   State = "draining"   // alive, and asked to hand over what it holds
+	Condemned  State = "condemned"  // its beats are refused; it is dead when its right has run out
+	Restarting State = "restarting" // it said goodbye, and that it will be back
+	Left       State = "left"       // it said goodbye
+	Dead       State = "dead"       // others saw it not beating for its TTL and more
 )
+
+// Ended says whether the state is final.
+func (s State) Ended() bool { return s == Restarting || s == Left || s == Dead }
 
 // Member is one incarnation of one server process.
 type Member struct {
@@ -30,18 +36,19 @@ type Member struct {
 	Version string
 	Labels  map[string]string
 	State   State
+	Load    *Load // as its latest beat brought it; nil: it tells none
 	TTL     time.Duration
 	Age     time.Duration // since its latest beat or change of state, by the database's clock: for people
 	Joined  time.Time     // by the database's clock: for people
 }
 
-// Overdue says that a member counts as alive though its beat is older than its TTL: it
+// Overdue says that a member counts as living though its beat is older than its TTL: it
 // has most likely gone, and no other has watched it for long enough to be sure.
-func (m Member) Overdue() bool { return m.State == Alive && m.Age > m.TTL }
+func (m Member) Overdue() bool { return !m.State.Ended() && m.Age > m.TTL }
 
 // stmtMembers reads everyone. A member is two rows, written in one transaction.
 const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.started_us,
-		h.state, h.ttl_ms, {now} - h.beat_us
+		h.state, h.ttl_ms, {now} - h.beat_us, coalesce(h.load_json, '')
 	from coordd_members m join coordd_heartbeats h on h.member_id = m.id`
 
 // Members lists everyone, in the order of their names and of joining; those that have
@@ -49,11 +56,11 @@ const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.star
 func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
 	type row struct {
 		m                    Member
-		labels               string
+		labels, load         string
 		started, ttl, silent int64
 	}
 	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
-		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.started, &r.m.State, &r.ttl, &r.silent}
+		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.started, &r.m.State, &r.ttl, &r.silent, &r.load}
 	}, stmtMembers)
 	if err != nil {
 		return nil, fmt.Errorf("members: %w", err)
@@ -62,6 +69,11 @@ func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
 	for _, r := range rows {
 		if err := json.Unmarshal([]byte(r.labels), &r.m.Labels); err != nil {
 			return nil, fmt.Errorf("members: labels of %s: %w", r.m.ID, err)
+		}
+		if r.load != "" {
+			if err := json.Unmarshal([]byte(r.load), &r.m.Load); err != nil {
+				return nil, fmt.Errorf("members: load of %s: %w", r.m.ID, err)
+			}
 		}
 		r.m.TTL = time.Duration(r.ttl) * time.Millisecond
 		r.m.Age = max(0, time.Duration(r.silent)*time.Microsecond)

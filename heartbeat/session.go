@@ -41,7 +41,15 @@ type Session struct {
 	failing    bool          // the latest beat failed
 	failed     bool          // one has failed since the previous look
 	stalled    time.Duration // the longest time between two answers since the previous look
+	leaving    bool          // it beats only until what it held was released
+	holds      map[*hold]struct{}
+	changed    chan struct{} // closed when the status has changed
 	stats      Stats
+
+	draining atomic.Bool
+	load     atomic.Value // string: the latest load as JSON
+
+	farewell struct{ action, stmt string } // how to say goodbye; none: not at all
 
 	pace  atomic.Int64  // the time from one beat or look to the next
 	hurry chan struct{} // wakes the beat loop when the pace has quickened
@@ -72,10 +80,17 @@ func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Durati
 	}
 	s := &Session{
 		id: id.String(), cfg: cfg, db: db, lane: db.Lane(), now: now,
-		log:   cfg.Logger.With("member", id.String(), "name", cfg.Name),
-		hurry: make(chan struct{}, 1),
+		log:     cfg.Logger.With("member", id.String(), "name", cfg.Name),
+		hurry:   make(chan struct{}, 1),
+		changed: make(chan struct{}),
+		holds:   map[*hold]struct{}{},
 	}
 	s.pace.Store(int64(cfg.Beat))
+	if cfg.Load != nil {
+		if err := s.takeLoad(); err != nil {
+			return nil, fmt.Errorf("join: %w: %w", coordd.ErrInvalid, err)
+		}
+	}
 	s.life, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := s.enter(ctx); err != nil {
 		s.end(err)
@@ -85,6 +100,9 @@ func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Durati
 	s.loops.Go(s.beats)
 	s.loops.Go(s.looks)
 	s.loops.Go(s.expiry)
+	if cfg.Load != nil {
+		s.loops.Go(s.loads)
+	}
 	s.log.Info("joined", "ttl", cfg.TTL)
 	return s, nil
 }
@@ -108,16 +126,43 @@ func (s *Session) Err() error { return context.Cause(s.life) }
 func (s *Session) Valid() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.life.Err() == nil && s.now() < s.validUntil
+	return s.barred() == nil
 }
 
 // Leave ends the session and says so in the database, so that others need not wait to
-// see it dead. It ignores the cancellation of ctx and takes three timeouts at most. An
-// error means that others may take this member for alive until they have seen it not
-// beating; the session is over all the same.
-func (s *Session) Leave(context.Context) error {
+// see it dead. First it ends the contexts of all that is held and waits until it was
+// released, for a TTL at the most; the session beats meanwhile. It ignores the cancellation
+// of ctx, and takes three timeouts beside that wait.
+//
+// An error means that others may take this member for alive until they have seen it not
+// beating, because they could not be told, or because something was not released and must
+// not be taken for free; the session is over all the same.
+func (s *Session) Leave(context.Context) error { return s.depart("left", stmtLeave) }
+
+// Restart is Leave for a process that will be back under the same name in a moment. What was
+// shared out among members may stay reserved for it.
+func (s *Session) Restart(context.Context) error { return s.depart("restarting", stmtRestart) }
+
+func (s *Session) depart(action, stmt string) error {
+	s.mu.Lock()
+	if !s.leaving {
+		s.leaving = true
+		s.farewell.action, s.farewell.stmt = action, stmt
+		s.cut(ErrLeft)
+		s.tell()
+	}
+	s.mu.Unlock()
+	still := s.awaitReleases(s.cfg.TTL)
+	if still > 0 {
+		s.mu.Lock()
+		s.farewell.stmt = ""
+		s.mu.Unlock()
+	}
 	s.end(ErrLeft)
 	s.loops.Wait()
+	if still > 0 && errors.Is(s.Err(), ErrLeft) {
+		return fmt.Errorf("leave as %q: %d held things were not released in %v; others will see it dead in %v", s.cfg.Name, still, s.cfg.TTL, window(s.cfg.TTL))
+	}
 	return s.left
 }
 
@@ -155,6 +200,10 @@ func (s *Session) expire() time.Duration {
 	remaining := s.validUntil - s.now()
 	news := remaining <= 0 && !s.suspended
 	s.suspended = s.suspended || news
+	if news {
+		s.cut(ErrSuspended)
+		s.tell()
+	}
 	s.mu.Unlock()
 	if news {
 		s.log.Warn("suspended: no beat was answered in time", "ttl", s.cfg.TTL)

@@ -9,7 +9,7 @@ import (
 )
 
 // Topic is the topic of events about members. Their subject is the member's name; their
-// actions are joined, left and died.
+// actions are joined, draining, undrained, condemned, left, restarting and died.
 const Topic = "member"
 
 const stmtMember = `select name, address, version, labels from coordd_members where id = ?`
@@ -19,18 +19,18 @@ type transactor interface {
 	Tx(ctx context.Context, fn func(tx coordd.Queries) error) error
 }
 
-// end makes one member end by stmt, which changes its row if it may, and records that in
-// the same transaction. It says whether it was this call that ended it.
-func end(ctx context.Context, on transactor, id, action, stmt string, args ...any) (ended bool, err error) {
+// transition changes one member's state by stmt, which says from which states, and records
+// that in the same transaction. It says whether it was this call that changed it.
+func transition(ctx context.Context, on transactor, id, action, stmt string, args ...any) (changed bool, err error) {
 	err = on.Tx(ctx, func(tx coordd.Queries) error {
-		changed, err := tx.Exec(ctx, stmt, args...)
-		ended = changed == 1
-		if err != nil || !ended {
+		rows, err := tx.Exec(ctx, stmt, args...)
+		changed = rows == 1
+		if err != nil || !changed {
 			return err
 		}
 		return record(ctx, tx, id, action)
 	})
-	return ended && err == nil, err
+	return changed && err == nil, err
 }
 
 // record tells of a change to a member, with what the member last was. It comes last in its
