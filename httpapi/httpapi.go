@@ -1,5 +1,5 @@
 // Package httpapi is the daemon's HTTP interface: /v1/members, /livez, /readyz, /metrics
-// and their description at /openapi.json.
+// and the description of what is below /v1 at /openapi.json.
 //
 // It has no authentication yet, so [CheckListen] lets it listen on loopback addresses
 // only, and it answers only requests whose Host names one, so that no page in a browser
@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/coordd/coordd"
@@ -42,12 +43,16 @@ func New(cfg Config) http.Handler {
 	}
 	a := &api{cfg}
 	router := chi.NewRouter()
-	router.Use(onlyLoopbackHosts, http.NewCrossOriginProtection().Handler)
+	router.Use(onlyLoopbackHosts, onlyOwnPages(), middleware.GetHead)
+	router.NotFound(refuse(problem{Status: http.StatusNotFound, Code: "not_found",
+		Title: "There is nothing at this path", Hint: "/openapi.json has the paths"}))
+	router.MethodNotAllowed(refuse(problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed",
+		Title: "This path does not take this method", Hint: "/openapi.json has the methods"}))
 	router.Get("/livez", a.livez)
 	router.Get("/readyz", a.readyz)
-	router.Handle("/metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
+	router.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
 	h := humachi.New(router, description(cfg.Version))
-	huma.Get(h, "/v1/members", a.members, summary("members", "Everyone that the database knows"))
+	huma.Get(h, "/v1/members", a.members, describe("members", "Everyone that the database knows"))
 	return router
 }
 
@@ -59,8 +64,15 @@ func description(version string) huma.Config {
 	return d
 }
 
-func summary(id, text string) func(*huma.Operation) {
-	return func(o *huma.Operation) { o.OperationID, o.Summary = id, text }
+// describe names an operation, and its errors as what they are.
+func describe(id, summary string) func(*huma.Operation) {
+	return func(o *huma.Operation) {
+		o.OperationID, o.Summary = id, summary
+		o.Responses = map[string]*huma.Response{"default": {
+			Description: "A problem, as RFC 9457 has it",
+			Content:     map[string]*huma.MediaType{problemType: {Schema: problemSchema()}},
+		}}
+	}
 }
 
 // Server is an HTTP server with limits on everything a client can make it wait for.

@@ -109,7 +109,7 @@ func TestMetricsAndDescription(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		server, _ := serve(t, db)
 		_, _, metrics := get(t, server, "/metrics")
-		for _, want := range []string{`coordd_session_valid{name="app-7"} 1`, "coordd_beats_total", "coordd_session_remaining_seconds", "go_goroutines"} {
+		for _, want := range []string{`coordd_session_valid{name="app-7"} 1`, "coordd_beats_total", "coordd_sessions_wanted 1", "coordd_sessions_valid 1", "coordd_session_remaining_seconds", "go_goroutines"} {
 			if !strings.Contains(metrics, want) {
 				t.Errorf("metrics lack %s", want)
 			}
@@ -144,11 +144,22 @@ func TestOtherHostsAndOriginsAreRefused(t *testing.T) {
 		}
 		for host, want := range map[string]int{
 			"localhost": 200, "localhost:7400": 200, "127.0.0.1:1": 200, "[::1]:80": 200,
-			"evil.example": 421, "127.0.0.1.evil.example": 421, "10.0.0.1": 421,
+			"evil.example": 421, "]127.0.0.1[": 421, "127.0.0.1.evil.example": 421, "10.0.0.1": 421,
 		} {
 			if got := do("GET", host, "same-origin"); got != want {
 				t.Errorf("host %s: got %d, want %d", host, got, want)
 			}
+		}
+		for path, want := range map[string]string{"/v2": `"not_found"`, "/v1/members/": `"not_found"`} {
+			if status, kind, body := get(t, server, path); status != 404 || kind != "application/problem+json" || !strings.Contains(body, want) {
+				t.Errorf("%s: got %d %s %s, want a problem with %s", path, status, kind, body, want)
+			}
+		}
+		if got := do("DELETE", "localhost", "same-origin"); got != http.StatusMethodNotAllowed {
+			t.Errorf("delete: got %d, want %d", got, http.StatusMethodNotAllowed)
+		}
+		if got := do("HEAD", "localhost", "same-origin"); got != 200 {
+			t.Errorf("head: got %d, want 200", got)
 		}
 		if got := do("POST", "localhost", "cross-site"); got != http.StatusForbidden {
 			t.Errorf("a write from another site: got %d, want %d", got, http.StatusForbidden)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,16 +13,19 @@ import (
 func CheckListen(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("listen address %q: %w (it is host:port, as 127.0.0.1:7400)", address, err)
+		return errors.New("the listen address is host:port, as 127.0.0.1:7400")
 	}
 	if !loopback(host) {
-		return fmt.Errorf("listen address %q: the API has no authentication yet and is served on loopback only: use 127.0.0.1, [::1] or localhost", address)
+		return fmt.Errorf("listen address %s: the API has no authentication yet and is served on loopback only: use 127.0.0.1, [::1] or localhost", address)
 	}
 	return nil
 }
 
 func loopback(host string) bool {
-	ip := net.ParseIP(strings.Trim(host, "[]"))
+	if inner, ok := strings.CutPrefix(host, "["); ok { // an IPv6 address without a port
+		host = strings.TrimSuffix(inner, "]")
+	}
+	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
@@ -34,10 +38,18 @@ func onlyLoopbackHosts(next http.Handler) http.Handler {
 			host = name
 		}
 		if !loopback(host) {
-			writeProblem(w, problem{Status: http.StatusMisdirectedRequest, Code: "unknown_host",
-				Title: "This Host is not served", Hint: "use localhost or 127.0.0.1"})
+			refuse(problem{Status: http.StatusMisdirectedRequest, Code: "unknown_host",
+				Title: "This Host is not served", Hint: "use localhost or 127.0.0.1"})(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// onlyOwnPages refuses writes that a page of another origin makes a browser send.
+func onlyOwnPages() func(http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(refuse(problem{Status: http.StatusForbidden, Code: "cross_origin",
+		Title: "A page of another origin may change nothing", Hint: "call the API from outside of a browser"}))
+	return protection.Handler
 }

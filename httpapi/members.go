@@ -13,12 +13,13 @@ type Member struct {
 	Name     string            `json:"name" doc:"stable name, for people"`
 	Address  string            `json:"address" doc:"where it is reached; may be empty"`
 	Version  string            `json:"version" doc:"of its application; may be empty"`
-	State    string            `json:"state" enum:"alive,left,dead"`
-	Overdue  bool              `json:"overdue" doc:"counts as alive, but its latest beat is older than its TTL"`
+	State    string            `json:"state" enum:"alive,draining,condemned,restarting,left,dead"`
+	Overdue  bool              `json:"overdue" doc:"counts as living, but its latest beat is older than its TTL"`
 	AgeMS    int64             `json:"age_ms" doc:"milliseconds since its latest beat, or since it left or was declared dead"`
 	TTLMS    int64             `json:"ttl_ms" doc:"its TTL in milliseconds"`
 	JoinedAt time.Time         `json:"joined_at" doc:"by the database's clock"`
 	Labels   map[string]string `json:"labels"`
+	Load     *heartbeat.Load   `json:"load" doc:"as its latest beat brought it; null if it tells none"`
 }
 
 // Members shows members.
@@ -28,7 +29,7 @@ func Members(members []heartbeat.Member) []Member {
 		shown = append(shown, Member{
 			ID: m.ID, Name: m.Name, Address: m.Address, Version: m.Version,
 			State: string(m.State), Overdue: m.Overdue(),
-			AgeMS: m.Age.Milliseconds(), TTLMS: m.TTL.Milliseconds(), JoinedAt: m.Joined, Labels: m.Labels,
+			AgeMS: m.Age.Milliseconds(), TTLMS: m.TTL.Milliseconds(), JoinedAt: m.Joined, Labels: m.Labels, Load: m.Load,
 		})
 	}
 	return shown
@@ -41,6 +42,8 @@ type membersOutput struct {
 }
 
 func (a *api) members(ctx context.Context, _ *struct{}) (*membersOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout/2)
+	defer cancel()
 	members, err := heartbeat.Members(ctx, a.DB)
 	if err != nil {
 		return nil, a.problem(ctx, err)

@@ -13,6 +13,8 @@ func (a *api) registry() *prometheus.Registry {
 }
 
 var (
+	wanted    = prometheus.NewDesc("coordd_sessions_wanted", "Sessions that this process means to have.", nil, nil)
+	present   = prometheus.NewDesc("coordd_sessions_valid", "Sessions of this process that carry rights.", nil, nil)
 	valid     = desc("coordd_session_valid", "1 while the session carries rights, else 0.")
 	remaining = desc("coordd_session_remaining_seconds", "Time until the session is suspended if no beat succeeds.")
 	beats     = desc("coordd_beats_total", "Beats of the session that succeeded.")
@@ -29,17 +31,23 @@ func desc(name, help string) *prometheus.Desc {
 type sessions struct{ api *api }
 
 func (c sessions) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{valid, remaining, beats, failures, blindness, latency} {
+	for _, d := range []*prometheus.Desc{wanted, present, valid, remaining, beats, failures, blindness, latency} {
 		ch <- d
 	}
 }
 
 func (c sessions) Collect(ch chan<- prometheus.Metric) {
+	carrying := 0
+	defer func() {
+		ch <- prometheus.MustNewConstMetric(wanted, prometheus.GaugeValue, float64(c.api.Want))
+		ch <- prometheus.MustNewConstMetric(present, prometheus.GaugeValue, float64(carrying))
+	}()
 	for _, s := range c.api.Sessions() {
 		stats := s.Stats()
 		isValid := 0.0
 		if s.Valid() {
 			isValid = 1
+			carrying++
 		}
 		gauge := func(d *prometheus.Desc, v float64) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.Name())

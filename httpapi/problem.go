@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/coordd/coordd"
 )
 
@@ -39,16 +41,35 @@ func (a *api) problem(ctx context.Context, err error) error {
 		p.Status, p.Code, p.Title = http.StatusInternalServerError, "internal", "Something went wrong in the daemon"
 		p.Hint = "the daemon's log has the cause"
 	}
-	if ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) { // the client waits for the answer
 		a.Logger.Error("request failed", "code", p.Code, "error", err)
 	}
 	p.Type = "about:blank"
 	return p
 }
 
-func writeProblem(w http.ResponseWriter, p problem) {
+// refuse answers with a problem.
+func refuse(p problem) http.HandlerFunc {
 	p.Type = "about:blank"
-	w.Header().Set("Content-Type", problemType)
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // fails only if the client has gone
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", problemType)
+		w.WriteHeader(p.Status)
+		_ = json.NewEncoder(w).Encode(p) // fails only if the client has gone
+	}
+}
+
+// problemSchema describes a problem.
+func problemSchema() *huma.Schema {
+	text := func(about string) *huma.Schema { return &huma.Schema{Type: huma.TypeString, Description: about} }
+	return &huma.Schema{
+		Type: huma.TypeObject,
+		Properties: map[string]*huma.Schema{
+			"type":   text("about:blank"),
+			"title":  text("what is wrong"),
+			"status": {Type: huma.TypeInteger},
+			"code":   text("the same, for programs"),
+			"hint":   text("what to do"),
+		},
+		Required: []string{"type", "title", "status", "code"},
+	}
 }

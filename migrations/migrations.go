@@ -42,6 +42,11 @@ func Up(ctx context.Context, db *coordd.DB) error {
 	if err != nil {
 		return fmt.Errorf("migrate up: %w", err)
 	}
+	if version, err := db.Schema(ctx); err != nil {
+		return fmt.Errorf("migrate up: %w", err)
+	} else if version >= coordd.SchemaVersion {
+		return db.CheckSchema(ctx) // nothing to do, or a newer program's
+	}
 	for tries := 1; ; tries++ {
 		_, err = p.Up(ctx)
 		if err == nil {
@@ -60,6 +65,11 @@ func Up(ctx context.Context, db *coordd.DB) error {
 // Down undoes the newest migration, with all that its tables hold. No member may be
 // running.
 func Down(ctx context.Context, db *coordd.DB) error {
+	if version, err := db.Schema(ctx); err != nil {
+		return fmt.Errorf("migrate down: %w", err)
+	} else if version == 0 || version > coordd.SchemaVersion {
+		return db.CheckSchema(ctx)
+	}
 	p, err := provider(ctx, db)
 	if err != nil {
 		return fmt.Errorf("migrate down: %w", err)
@@ -72,9 +82,9 @@ func Down(ctx context.Context, db *coordd.DB) error {
 
 // Migration is one file and whether the database has it.
 type Migration struct {
-	Version int64
-	Name    string
-	Applied bool
+	Version int64  `json:"version"`
+	Name    string `json:"name"`
+	Applied bool   `json:"applied"`
 }
 
 // Status lists the migrations that this program knows, the oldest first. It only reads, so

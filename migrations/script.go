@@ -22,7 +22,7 @@ func Script(product string) (string, error) {
 		"postgres": goose.DialectPostgres, "mysql": goose.DialectMySQL, "sqlite": goose.DialectSQLite3,
 	}[product]
 	if !known {
-		return "", fmt.Errorf("no database is called %q: say one of %s", product, strings.Join(Products, ", "))
+		return "", fmt.Errorf("say for which database: %s", strings.Join(Products, ", "))
 	}
 	versions, err := versionTable(dialect)
 	if err != nil {

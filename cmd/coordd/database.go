@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -34,16 +33,25 @@ func (f *databaseFlag) target() (*dsn.Target, error) {
 	return t, nil
 }
 
-// open opens an existing database for a command that looks. The caller closes the pool.
-func (f *databaseFlag) open(ctx context.Context) (*coordd.DB, error) {
+// use opens the database for one command, and says of every error where it was. A file
+// must exist, unless the command may make it.
+func (f *databaseFlag) use(ctx context.Context, bound time.Duration, mayCreate bool, do func(*coordd.DB) error) error {
 	t, err := f.target()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if file, ok := strings.CutPrefix(t.String(), "sqlite:"); ok {
+	if file := t.File(); file != "" && !mayCreate {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return nil, usageError{fmt.Errorf("there is no file %s here: start `coordd run` first, or name your database with --dsn or COORDD_DSN", file)}
+			return usageError{fmt.Errorf("there is no file %s here: start `coordd run` first, or name your database with --dsn or COORDD_DSN", file)}
 		}
 	}
-	return t.Open(ctx, 5*time.Second)
+	db, err := t.Open(ctx, bound)
+	if err != nil {
+		return err
+	}
+	defer db.Pool().Close()
+	if err := do(db); err != nil {
+		return fmt.Errorf("%s: %w", t, err)
+	}
+	return nil
 }

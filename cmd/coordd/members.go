@@ -32,18 +32,15 @@ func membersCommand(database *databaseFlag) *cobra.Command {
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
-			db, err := database.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Pool().Close()
-			if err := db.CheckSchema(cmd.Context()); err != nil {
-				return err
-			}
-			if watch {
-				return watchMembers(cmd, db, output)
-			}
-			return showMembers(cmd.Context(), cmd.OutOrStdout(), db, output)
+			return database.use(cmd.Context(), readWithin, false, func(db *coordd.DB) error {
+				if err := db.CheckSchema(cmd.Context()); err != nil {
+					return err
+				}
+				if watch {
+					return watchMembers(cmd, db, output)
+				}
+				return showMembers(cmd.Context(), cmd.OutOrStdout(), db, output)
+			})
 		},
 	}
 	outputFlag(members, &output)
@@ -51,8 +48,17 @@ func membersCommand(database *databaseFlag) *cobra.Command {
 	return members
 }
 
+// readWithin is how long a reading command waits for the database.
+const readWithin = 5 * time.Second
+
+func readMembers(ctx context.Context, db *coordd.DB) ([]heartbeat.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	return heartbeat.Members(ctx, db)
+}
+
 func showMembers(ctx context.Context, w io.Writer, db *coordd.DB, output string) error {
-	members, err := heartbeat.Members(ctx, db)
+	members, err := readMembers(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -84,8 +90,8 @@ func watchMembers(cmd *cobra.Command, db *coordd.DB, output string) error {
 	screen = screen && isTerminal(out)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for shown := ""; ; {
-		members, err := heartbeat.Members(cmd.Context(), db)
+	for shown := "nothing"; ; {
+		members, err := readMembers(cmd.Context(), db)
 		switch now := fingerprint(members); {
 		case cmd.Context().Err() != nil:
 			return nil

@@ -26,30 +26,19 @@ func migrateCommand(database *databaseFlag) *cobra.Command {
 // migrationBound ends a statement of a migration, which may wait for others.
 const migrationBound = time.Minute
 
-func openForMigration(cmd *cobra.Command, database *databaseFlag) (*coordd.DB, error) {
-	t, err := database.target()
-	if err != nil {
-		return nil, err
-	}
-	return t.Open(cmd.Context(), migrationBound)
-}
-
 func migrateUp(database *databaseFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
 		Short: "Bring the tables to this program's version; any number may do it at once",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := openForMigration(cmd, database)
-			if err != nil {
-				return err
-			}
-			defer db.Pool().Close()
-			if err := migrations.Up(cmd.Context(), db); err != nil {
-				return err
-			}
-			cmd.PrintErrf("the tables are of version %d\n", coordd.SchemaVersion)
-			return nil
+			return database.use(cmd.Context(), migrationBound, true, func(db *coordd.DB) error {
+				if err := migrations.Up(cmd.Context(), db); err != nil {
+					return err
+				}
+				cmd.PrintErrf("the tables are of version %d\n", coordd.SchemaVersion)
+				return nil
+			})
 		},
 	}
 }
@@ -64,23 +53,13 @@ func migrateDown(database *databaseFlag) *cobra.Command {
 			if !yes {
 				return usageError{fmt.Errorf("this drops tables and all that they hold: stop every member, and say --yes")}
 			}
-			db, err := openForMigration(cmd, database)
-			if err != nil {
-				return err
-			}
-			defer db.Pool().Close()
-			return migrations.Down(cmd.Context(), db)
+			return database.use(cmd.Context(), migrationBound, false, func(db *coordd.DB) error {
+				return migrations.Down(cmd.Context(), db)
+			})
 		},
 	}
 	down.Flags().BoolVar(&yes, "yes", false, "drop the tables of the newest migration")
 	return down
-}
-
-// migration is one as a command shows it.
-type migration struct {
-	Version int64  `json:"version"`
-	Name    string `json:"name"`
-	Applied bool   `json:"applied"`
 }
 
 func migrateStatus(database *databaseFlag) *cobra.Command {
@@ -93,30 +72,23 @@ func migrateStatus(database *databaseFlag) *cobra.Command {
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
-			db, err := database.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Pool().Close()
-			known, err := migrations.Status(cmd.Context(), db)
-			if err != nil {
-				return err
-			}
-			var shown []migration
-			for _, m := range known {
-				shown = append(shown, migration(m))
-			}
-			return render.Write(cmd.OutOrStdout(), output, shown, migrationColumns)
+			return database.use(cmd.Context(), readWithin, false, func(db *coordd.DB) error {
+				known, err := migrations.Status(cmd.Context(), db)
+				if err != nil {
+					return err
+				}
+				return render.Write(cmd.OutOrStdout(), output, known, migrationColumns)
+			})
 		},
 	}
 	outputFlag(status, &output)
 	return status
 }
 
-var migrationColumns = []render.Column[migration]{
-	{Title: "NAME", Cell: func(m migration) string { return m.Name }},
-	{Title: "VERSION", Cell: func(m migration) string { return fmt.Sprint(m.Version) }},
-	{Title: "APPLIED", Cell: func(m migration) string {
+var migrationColumns = []render.Column[migrations.Migration]{
+	{Title: "NAME", Cell: func(m migrations.Migration) string { return m.Name }},
+	{Title: "VERSION", Cell: func(m migrations.Migration) string { return fmt.Sprint(m.Version) }},
+	{Title: "APPLIED", Cell: func(m migrations.Migration) string {
 		if m.Applied {
 			return "yes"
 		}

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func rootCommand() *cobra.Command {
@@ -18,6 +20,8 @@ Try it:   coordd run --dev      three members in one process, on a SQLite file
 
 Exit codes:
 ` + exitCodes,
+		SuggestionsMinimumDistance: 2,
+
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          knownCommand,
@@ -25,12 +29,29 @@ Exit codes:
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%s (see `%s --help`)", withoutValues(err), cmd.CommandPath())}
 	})
 	var database databaseFlag
 	root.PersistentFlags().StringVar(&database.dsn, "dsn", "", "the database, as a URL; or COORDD_DSN in the environment, which hides it from ps (default sqlite:coordd.db)")
 	root.AddCommand(runCommand(&database), membersCommand(&database), migrateCommand(&database), versionCommand())
 	return root
+}
+
+// withoutValues says what is wrong with a flag and not what was given, as that may be a DSN.
+func withoutValues(err error) string {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
+		name, _, _ := strings.Cut(unknown.GetSpecifiedName(), "=")
+		return "there is no flag --" + name
+	case errors.As(err, &invalid):
+		return "what was given for --" + invalid.GetFlag().Name + " is no " + invalid.GetFlag().Value.Type()
+	case errors.As(err, &missing):
+		return "--" + missing.GetSpecifiedName() + " needs a value"
+	}
+	return "there is no such flag; long ones have two dashes"
 }
 
 // noArguments is cobra.NoArgs with the exit code of a wrong command line.

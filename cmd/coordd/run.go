@@ -20,6 +20,7 @@ import (
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
+	"github.com/coordd/coordd/internal/dsn"
 	"github.com/coordd/coordd/migrations"
 )
 
@@ -73,7 +74,11 @@ func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Wri
 	if listener != nil {
 		defer listener.Close()
 	}
-	db, err := cfg.open(ctx, database)
+	target, err := database.target()
+	if err != nil {
+		return err
+	}
+	db, err := cfg.open(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -82,10 +87,14 @@ func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Wri
 	d := &daemon{db: db, log: cfg.member.Logger, want: len(members), out: out, dev: cfg.dev, listener: listener}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
+	group.Go(func() error { return d.tidy(ctx) })
 	for _, m := range members {
 		group.Go(func() error { return heartbeat.Run(ctx, db, m, d.member) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", target, err)
+	}
+	return nil
 }
 
 // members are the members that this process is.
@@ -124,27 +133,23 @@ func (cfg runConfig) listenOn() (net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", cfg.listen)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("%w: another coordd may serve there; choose --listen 127.0.0.1:PORT, or off", err)}
+		return nil, usageError{fmt.Errorf("%w: if another coordd serves there, choose --listen 127.0.0.1:PORT, or off", err)}
 	}
 	return l, nil
 }
 
-func (cfg runConfig) open(ctx context.Context, database *databaseFlag) (*coordd.DB, error) {
-	target, err := database.target()
-	if err != nil {
-		return nil, err
-	}
-	if cfg.migrate || target.SQLite() {
+func (cfg runConfig) open(ctx context.Context, target *dsn.Target) (*coordd.DB, error) {
+	if cfg.migrate || target.File() != "" {
 		db, err := target.Open(ctx, migrationBound)
 		if err != nil {
 			return nil, err
 		}
 		defer db.Pool().Close()
 		if err := migrations.Up(ctx, db); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", target, err)
 		}
 	}
-	if target.SQLite() {
+	if target.File() != "" {
 		cfg.member.Logger.Warn("SQLite: single host only", "file", target.String())
 	}
 	return target.Open(ctx, cmp.Or(cfg.member.TTL, heartbeat.DefaultTTL)/5) // below the client's own deadline of TTL/4
@@ -181,6 +186,32 @@ func (d *daemon) member(ctx context.Context, s *heartbeat.Session) error {
 	return nil
 }
 
+// What the tables keep of members that have ended, and how often that is looked at.
+const (
+	retention  = 24 * time.Hour
+	tidyPeriod = 10 * time.Minute
+)
+
+// tidy keeps the tables small.
+func (d *daemon) tidy(ctx context.Context) error {
+	tick := time.NewTicker(tidyPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		bounded, cancel := context.WithTimeout(ctx, tidyPeriod)
+		if n, err := heartbeat.Purge(bounded, d.db, retention); err != nil {
+			d.log.Warn("cannot delete members that ended long ago; it is tried again", "error", err, "next_try", tidyPeriod)
+		} else if n > 0 {
+			d.log.Info("deleted members that ended long ago", "members", n)
+		}
+		cancel()
+	}
+}
+
 // welcome shows a newcomer what there is.
 func (d *daemon) welcome(ctx context.Context) {
 	if err := showMembers(ctx, d.out, d.db, "table"); err != nil {
@@ -210,9 +241,13 @@ func (d *daemon) serve(ctx context.Context) error {
 	server.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		stopped <- server.Shutdown(ctx)
+		if server.Shutdown(ctx) != nil {
+			stopped <- server.Close() // somebody holds a request open
+			return
+		}
+		stopped <- nil
 	})
 	d.log.Info("serving", "address", d.listener.Addr().String())
 	err := server.Serve(d.listener)

@@ -13,7 +13,7 @@ var SQLite = &Dialect{
 	Bounds: func(d time.Duration) map[string]string {
 		return map[string]string{"busy_timeout": milliseconds(d * 3 / 4)}
 	},
-	Unreachable: "check that the file's directory exists and that this user may write there",
+	Unreachable: "check that it is a SQLite file, or its directory exists, and that this user may write there",
 	ReadOnly:    "check that this user may write the file and its directory",
 	fragments: strings.NewReplacer(
 		"{now}", "cast(unixepoch('subsec')*1000000 as integer)",

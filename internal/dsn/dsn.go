@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/coordd/coordd"
 )
@@ -24,11 +25,11 @@ const Forms = `postgres://user:password@host:5432/database, mysql://user:passwor
 
 // Target is a parsed DSN.
 type Target struct {
-	kind  string        // postgres, mysql or sqlite
-	url   string        // of PostgreSQL, for pgx
-	mysql *mysql.Config // of MySQL and MariaDB
-	path  string        // of SQLite
-	shown string        // without the password
+	kind     string // postgres, mysql or sqlite
+	postgres *pgx.ConnConfig
+	mysql    *mysql.Config // MariaDB too
+	path     string        // of SQLite
+	shown    string        // without the password
 
 	// Wrap, if set, is put around the driver before a pool is opened on it: tests watch
 	// and disturb what passes.
@@ -38,8 +39,8 @@ type Target struct {
 // String is the DSN without its password.
 func (t *Target) String() string { return t.shown }
 
-// SQLite says whether the target is a file of this host.
-func (t *Target) SQLite() bool { return t.kind == "sqlite" }
+// File is the path of a SQLite database, and empty for a server.
+func (t *Target) File() string { return t.path }
 
 // Parse reads a DSN. Its errors never repeat it, as it may hold a password.
 func Parse(s string) (*Target, error) {
@@ -64,7 +65,11 @@ func parsePostgres(s string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Target{kind: "postgres", url: s, shown: redact(u)}, nil
+	cfg, err := pgx.ParseConfig(s)
+	if err != nil {
+		return nil, errors.New("pgx does not take the DSN: check its parameters (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS)")
+	}
+	return &Target{kind: "postgres", postgres: cfg, shown: redact(u)}, nil
 }
 
 func parseMySQLURL(s string) (*Target, error) {
@@ -139,8 +144,9 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, errors.New("the DSN is not a URL: " + encode)
 	}
 	// A / ? or # in a password ends the host before the @ that should.
-	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
-		return nil, errors.New("the DSN has an @ behind its host: " + encode)
+	// One @ too many ends the password too early for pgx.
+	if strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || strings.Count(s, "@") > 1 {
+		return nil, errors.New("the DSN has an @ that does not stand before its host: " + encode)
 	}
 	return u, nil
 }
@@ -192,7 +198,17 @@ func (t *Target) pool(ctx context.Context, c driver.Connector, as func(*sql.DB) 
 	db := as(sql.OpenDB(c))
 	if err := db.Pool().PingContext(ctx); err != nil {
 		db.Pool().Close()
-		return nil, db.Explain(err)
+		return nil, unreachable(db.Explain(err))
 	}
 	return db, nil
+}
+
+// unreachable says of an error that has no other meaning that there is no database behind
+// the DSN: TLS that does not fit, or a server that speaks another language.
+func unreachable(err error) error {
+	var known *coordd.Error
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &coordd.Error{Kind: coordd.ErrUnreachable, Err: err, Hint: "check the DSN's host, port, database and TLS parameters"}
 }

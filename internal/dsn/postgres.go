@@ -17,10 +17,7 @@ import (
 // openPostgres opens a pool that works through PgBouncer in transaction mode too: no named
 // prepared statements, and no startup parameters where they are refused.
 func (t *Target) openPostgres(ctx context.Context, bound time.Duration) (*coordd.DB, error) {
-	cfg, err := pgx.ParseConfig(t.url)
-	if err != nil {
-		return nil, errors.New("pgx does not take the DSN: check its parameters (https://www.postgresql.org/docs/current/libpq-connect.html)")
-	}
+	cfg := t.postgres.Copy()
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "coordd"

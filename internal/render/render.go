@@ -18,7 +18,7 @@ var Formats = []string{"table", "wide", "json", "jsonl", "yaml", "name"}
 // CheckFormat refuses what Write does not know.
 func CheckFormat(format string) error {
 	if !slices.Contains(Formats, format) {
-		return fmt.Errorf("no output format is called %q: say one of %s", format, strings.Join(Formats, ", "))
+		return fmt.Errorf("there is no such output format: say one of %s", strings.Join(Formats, ", "))
 	}
 	return nil
 }
