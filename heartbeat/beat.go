@@ -17,7 +17,7 @@ const (
 	stmtEntered = `select count(*) from coordd_heartbeats where member_id = ?`
 
 	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, process, started_us)
-		values (?, ?, ?, ?, ?, '', {now})`
+		values (?, ?, ?, ?, ?, ?, {now})`
 
 	stmtEnterHeartbeat = `insert into coordd_heartbeats (member_id, seq, state, ttl_ms, beat_us)
 		values (?, 1, 'alive', ?, {now})`
@@ -56,6 +56,9 @@ func (s *Session) enter(ctx context.Context) error {
 		err := s.lane.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
 		if err == nil {
 			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
+			if err := s.succeed(ctx); err != nil {
+				s.log.Warn("cannot tell whether a predecessor has ended; others will see it dead in time", "error", err)
+			}
 			return nil
 		}
 		if errors.Is(err, coordd.ErrUnknownOutcome) {
@@ -90,7 +93,7 @@ func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
 		return err
 	}
 	c := s.cfg
-	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels)); err != nil {
+	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels), s.process); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, stmtEnterHeartbeat, s.id, c.TTL.Milliseconds()); err != nil {

@@ -21,12 +21,13 @@ var ErrLeft = errors.New("the session has left")
 // Session is a member's liveness, seen from inside its own process. It is safe for
 // concurrent use.
 type Session struct {
-	id   string
-	cfg  Config
-	db   *coordd.DB
-	lane *coordd.Lane // carries the beats
-	log  *slog.Logger
-	now  func() time.Duration
+	id      string
+	process string
+	cfg     Config
+	db      *coordd.DB
+	lane    *coordd.Lane // carries the beats
+	log     *slog.Logger
+	now     func() time.Duration
 
 	life  context.Context // ends when the session is lost or left, and says why
 	end   context.CancelCauseFunc
@@ -79,7 +80,7 @@ func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Durati
 		return nil, fmt.Errorf("join: no randomness for an id: %w", err)
 	}
 	s := &Session{
-		id: id.String(), cfg: cfg, db: db, lane: db.Lane(), now: now,
+		id: id.String(), process: process(), cfg: cfg, db: db, lane: db.Lane(), now: now,
 		log:     cfg.Logger.With("member", id.String(), "name", cfg.Name),
 		hurry:   make(chan struct{}, 1),
 		changed: make(chan struct{}),

@@ -1,0 +1,101 @@
+package heartbeat
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coordd/coordd"
+)
+
+// process names this process so that nobody else can be taken for it: the boot of its
+// machine, its PID namespace, its user, its PID and when it was started. It is empty where
+// that cannot be told (anywhere but on Linux, or where /proc is of another namespace), and
+// then nothing is concluded from it.
+func process() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	pid := strconv.Itoa(os.Getpid())
+	if self, err := os.Readlink("/proc/self"); err != nil || self != pid {
+		return ""
+	}
+	started, err := startOf(pid)
+	if err != nil {
+		return ""
+	}
+	return strings.Join([]string{strings.TrimSpace(string(boot)), namespace, strconv.Itoa(os.Getuid()), pid, started}, " ")
+}
+
+// gone says whether a process that process has named has certainly ended: it was one of
+// this very boot, PID namespace and user (another user's may be hidden), and nothing is
+// there any more, or something that was started at another time.
+func gone(theirs, ours string) bool {
+	their, our := strings.Fields(theirs), strings.Fields(ours)
+	if len(their) != 5 || len(our) != 5 || !slices.Equal(their[:3], our[:3]) {
+		return false
+	}
+	if _, err := strconv.Atoi(their[3]); err != nil {
+		return false
+	}
+	started, err := startOf(their[3])
+	return os.IsNotExist(err) || err == nil && started != their[4]
+}
+
+// startOf is when a process was started, in clock ticks since the boot: field 22 of its
+// stat. The command in field 2 may contain anything, and ends with the last bracket.
+func startOf(pid string) (string, error) {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return "", err
+	}
+	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 20 {
+		return "", os.ErrInvalid
+	}
+	return fields[19], nil
+}
+
+const stmtPredecessors = `select m.id, m.process, h.seq
+	from coordd_members m join coordd_heartbeats h on h.member_id = m.id
+	where m.name = ? and m.id <> ? and h.state in ('alive', 'draining', 'condemned')`
+
+// succeed declares those dead at once that bore this member's name in a process of this
+// machine that has ended: a restart need not wait for the TTL. It is a courtesy: what fails
+// here is seen dead in time.
+func (s *Session) succeed(ctx context.Context) error {
+	if s.process == "" {
+		return nil
+	}
+	type row struct {
+		pulse
+		process string
+	}
+	rows, err := coordd.All(ctx, s.db.Queries, func(r *row) []any { return []any{&r.id, &r.process, &r.seq} },
+		stmtPredecessors, s.cfg.Name, s.id)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !gone(r.process, s.process) {
+			continue
+		}
+		died, err := transition(ctx, s.db, r.id, "died", stmtDeclareDead, r.id, r.seq)
+		if err != nil {
+			return err
+		}
+		if died {
+			s.log.Info("declared dead: its process has ended", "other", r.id, "other_name", s.cfg.Name)
+		}
+	}
+	return nil
+}
