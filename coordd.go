@@ -14,6 +14,10 @@ type DB struct {
 	Queries
 	pool *sql.DB
 	kept atomic.Int64 // connections that lanes keep for themselves
+
+	// Listener shortens waits for changes; nil means that whoever waits only looks from time
+	// to time. Set it before the DB is used by others.
+	Listener Listener
 }
 
 // Postgres is coordd on PostgreSQL 12 or newer.

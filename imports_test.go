@@ -12,6 +12,8 @@ const module = "github.com/coordd/coordd/"
 var picture = map[string][]string{
 	".":                {"internal/dialect"},
 	"heartbeat":        {".", "internal/clock", "internal/journal", "internal/name"},
+	"events":           {".", "internal/journal"},
+	"pglisten":         {".", "internal/dialect"},
 	"migrations":       {"."},
 	"httpapi":          {".", "heartbeat"},
 	"cmd/coordd":       {".", "heartbeat", "httpapi", "migrations", "internal/dsn", "internal/render"},
@@ -69,14 +71,16 @@ func TestImportsPointDown(t *testing.T) {
 // Whoever imports the library links no database driver but go-sql-driver, for its error
 // type, and nothing that only the daemon needs.
 func TestTheLibraryIsLight(t *testing.T) {
-	deps := goList(t, `{{join .Deps "\n"}}`, "./heartbeat")
-	if len(deps) < 50 {
-		t.Fatalf("go list told of %d packages only", len(deps))
-	}
-	for _, d := range deps {
-		for _, heavy := range []string{"jackc/pgx", "modernc.org", "pressly/goose", "go-chi/chi", "danielgtaylor/huma", "prometheus", "gopsutil", "spf13", "testcontainers"} {
-			if strings.Contains(d, heavy) {
-				t.Errorf("heartbeat links %s", d)
+	for _, library := range []string{"./heartbeat", "./events"} {
+		deps := goList(t, `{{join .Deps "\n"}}`, library)
+		if len(deps) < 50 {
+			t.Fatalf("go list told of %d packages only", len(deps))
+		}
+		for _, d := range deps {
+			for _, heavy := range []string{"jackc/pgx", "modernc.org", "pressly/goose", "go-chi/chi", "danielgtaylor/huma", "prometheus", "gopsutil", "spf13", "testcontainers"} {
+				if strings.Contains(d, heavy) {
+					t.Errorf("%s links %s", library, d)
+				}
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 const (
@@ -56,6 +57,7 @@ func (s *Session) enter(ctx context.Context) error {
 		err := s.lane.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
 		if err == nil {
 			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
+			journal.Ring(ctx, s.db)
 			if err := s.succeed(ctx); err != nil {
 				s.log.Warn("cannot tell whether a predecessor has ended; others will see it dead in time", "error", err)
 			}
@@ -211,6 +213,7 @@ func (s *Session) sayGoodbye() (err error) {
 		_, err = transition(ctx, s.lane, s.id, s.farewell.action, s.farewell.stmt, s.id)
 		cancel()
 		if err == nil {
+			journal.Ring(context.WithoutCancel(s.life), s.db)
 			s.log.Info(s.farewell.action)
 			return nil
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 const (
@@ -117,6 +118,7 @@ func (s *Session) declareDead(p pulse) error {
 	defer cancel()
 	died, err := transition(ctx, s.db, p.id, "died", stmtDeclareDead, p.id, p.seq)
 	if died {
+		journal.Ring(ctx, s.db)
 		s.log.Info("declared dead", "other", p.id, "seq", p.seq)
 	}
 	return err

@@ -10,9 +10,9 @@ import (
 
 const second = time.Second
 
-// watch plays looks, one a second, at one member with a TTL of 6 s, and returns the second
+// observe plays looks, one a second, at one member with a TTL of 6 s, and returns the second
 // in which it was found overdue, or -1.
-func watch(o *observer, until int, seqAt func(second int) int64, stalledAt func(second int) time.Duration) int {
+func observe(o *observer, until int, seqAt func(second int) int64, stalledAt func(second int) time.Duration) int {
 	for s := range until + 1 {
 		now := time.Duration(s) * second
 		if overdue := o.look(now, now, stalledAt(s), []pulse{{id: "x", seq: seqAt(s), ttl: 6 * second}}); len(overdue) > 0 {
@@ -31,7 +31,7 @@ func healthy(int) time.Duration { return 2 * second }
 
 func TestSilenceOfAWindowIsDeath(t *testing.T) {
 	// Silent since the look at 3 s; the window of 6 s is 6.36 s; the next look is at 10 s.
-	if got := watch(new(observer), 20, stopsAt(3), healthy); got != 10 {
+	if got := observe(new(observer), 20, stopsAt(3), healthy); got != 10 {
 		t.Fatalf("overdue: got %d s, want 10 s", got)
 	}
 }
@@ -45,14 +45,14 @@ func TestOneLookIsNoDeath(t *testing.T) {
 }
 
 func TestAMemberThatBeatsIsNeverOverdue(t *testing.T) {
-	if got := watch(new(observer), 600, stopsAt(600), healthy); got != -1 {
+	if got := observe(new(observer), 600, stopsAt(600), healthy); got != -1 {
 		t.Fatalf("overdue: got %d s, want never", got)
 	}
 }
 
 func TestBlindTimeDoesNotCount(t *testing.T) {
 	o := new(observer)
-	watch(o, 5, stopsAt(0), healthy)
+	observe(o, 5, stopsAt(0), healthy)
 	// Frozen for an hour: what it saw before is worth nothing.
 	hour := 3600 * second
 	x := []pulse{{id: "x", seq: 0, ttl: 6 * second}}
@@ -66,14 +66,14 @@ func TestBlindTimeDoesNotCount(t *testing.T) {
 
 func TestTimeWithoutAnOwnBeatDoesNotCount(t *testing.T) {
 	stuck := func(int) time.Duration { return 4 * second } // reads work, and writes take long
-	if got := watch(new(observer), 600, stopsAt(0), stuck); got != -1 {
+	if got := observe(new(observer), 600, stopsAt(0), stuck); got != -1 {
 		t.Fatalf("overdue: got %d s, want never", got)
 	}
 }
 
 func TestRestartForgets(t *testing.T) {
 	o := new(observer)
-	watch(o, 6, stopsAt(0), healthy)
+	observe(o, 6, stopsAt(0), healthy)
 	o.restart()
 	if overdue := o.look(7*second, 7*second, 0, []pulse{{id: "x", ttl: 6 * second}}); len(overdue) != 0 {
 		t.Fatalf("overdue after a restart: got %v, want none", overdue)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 const (
@@ -48,6 +49,9 @@ func operate(ctx context.Context, db *coordd.DB, id, action, stmt string) error 
 	changed, err := transition(ctx, db, id, action, stmt, id)
 	if err == nil && !changed {
 		err = coordd.ErrNone
+	}
+	if changed {
+		journal.Ring(ctx, db)
 	}
 	if err != nil {
 		return fmt.Errorf("member %s, %s: %w", id, action, err)

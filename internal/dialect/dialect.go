@@ -25,6 +25,10 @@ type Dialect struct {
 	// idle transaction on the server once d has passed.
 	Bounds func(d time.Duration) map[string]string
 
+	// WakeUp is a statement that rings at those who listen, with one argument for them to
+	// read; empty: the database has none.
+	WakeUp string
+
 	Unreachable string // what to do when it cannot be reached
 	ReadOnly    string // what to do when it is read-only
 
@@ -72,6 +76,9 @@ func (d *Dialect) Text(stmt string) string {
 func (d *Dialect) Class(err error) Class {
 	if c := d.class(err); c != Other {
 		return c
+	}
+	if errors.Is(err, context.Canceled) {
+		return Other // the caller's own doing
 	}
 	var network net.Error
 	var dns *net.DNSError
