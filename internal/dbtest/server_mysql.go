@@ -81,22 +81,25 @@ grant all on *.* to root@'127.0.0.1' with grant option;
 
 func (p mysqlPrograms) initialize(l layout) []string {
 	if p.install == "" {
-		return []string{p.server, "--no-defaults", "--initialize-insecure", "--datadir=" + l.data, "--innodb-use-native-aio=0"}
+		return []string{p.server, "--no-defaults", "--initialize-insecure", "--datadir=" + l.data, p.tmpdir(l), "--innodb-use-native-aio=0"}
 	}
 	return []string{
-		p.install, "--no-defaults", "--datadir=" + l.data, "--skip-test-db", "--skip-name-resolve",
+		p.install, "--no-defaults", "--datadir=" + l.data, p.tmpdir(l), "--skip-test-db", "--skip-name-resolve",
 		"--auth-root-authentication-method=normal", "--innodb-use-native-aio=0",
 	}
 }
 
 func (p mysqlPrograms) serve(l layout) []string {
 	return []string{
-		p.server, "--no-defaults", "--datadir=" + l.data, "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(l.port),
+		p.server, "--no-defaults", "--datadir=" + l.data, p.tmpdir(l), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(l.port),
 		"--socket=server.sock", // relative to the data directory, as a full path could exceed the kernel's 107 bytes
 		"--init-file=" + l.secret,
 		"--secure-file-priv=", // the default of Debian's MySQL is a directory that only its package makes
 	}
 }
+
+// tmpdir is a server's own: one that starts deletes whatever looks like a temporary table of its predecessor.
+func (p mysqlPrograms) tmpdir(l layout) string { return "--tmpdir=" + filepath.Dir(l.data) }
 
 func (p mysqlPrograms) tidy(layout) error { return nil }
 
