@@ -16,7 +16,7 @@ var picture = map[string][]string{
 	"pglisten":         {".", "internal/dialect"},
 	"migrations":       {"."},
 	"httpapi":          {".", "heartbeat"},
-	"cmd/coordd":       {".", "heartbeat", "httpapi", "migrations", "internal/dsn", "internal/render"},
+	"cmd/coordd":       {".", "events", "heartbeat", "httpapi", "migrations", "internal/dsn", "internal/render"},
 	"internal/clock":   {},
 	"internal/dialect": {},
 	"internal/dsn":     {".", "internal/dialect"},

@@ -227,3 +227,27 @@ func TestAWatchEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+func TestCompactSaysWhatIsGone(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		for range 3 {
+			err := db.Tx(t.Context(), func(tx coordd.Queries) error {
+				return journal.Append(t.Context(), tx, journal.Event{Topic: "thing", Subject: "x", Action: "changed", Data: "{}"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, err := Compact(t.Context(), db, time.Hour); n != 0 || err != nil {
+			t.Fatalf("within the hour: got %d and %v, want 0", n, err)
+		}
+		if n, err := Compact(t.Context(), db, -time.Minute); n != 3 || err != nil {
+			t.Fatalf("after it: got %d and %v, want 3", n, err)
+		}
+		for _, err := range Watch(t.Context(), db, 0) {
+			if !errors.Is(err, ErrCompacted) {
+				t.Fatalf("a watch from the beginning: got %v, want %v", err, ErrCompacted)
+			}
+		}
+	})
+}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/events"
 	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
 	"github.com/coordd/coordd/internal/dsn"
@@ -186,7 +187,8 @@ func (d *daemon) member(ctx context.Context, s *heartbeat.Session) error {
 	return nil
 }
 
-// What the tables keep of members that have ended, and how often that is looked at.
+// How long the tables keep members that have ended and events, and how often that is
+// looked at.
 const (
 	retention  = 24 * time.Hour
 	tidyPeriod = 10 * time.Minute
@@ -203,13 +205,23 @@ func (d *daemon) tidy(ctx context.Context) error {
 		case <-tick.C:
 		}
 		bounded, cancel := context.WithTimeout(ctx, tidyPeriod)
-		if n, err := heartbeat.Purge(bounded, d.db, retention); err != nil {
-			d.log.Warn("cannot delete members that ended long ago; it is tried again", "error", err, "next_try", tidyPeriod)
-		} else if n > 0 {
-			d.log.Info("deleted members that ended long ago", "members", n)
+		if err := d.deleteOld(bounded); err != nil {
+			d.log.Warn("cannot delete what is old; it is tried again", "error", err, "next_try", tidyPeriod)
 		}
 		cancel()
 	}
+}
+
+func (d *daemon) deleteOld(ctx context.Context) error {
+	members, err := heartbeat.Purge(ctx, d.db, retention)
+	if err != nil {
+		return err
+	}
+	changes, err := events.Compact(ctx, d.db, retention)
+	if members+changes > 0 {
+		d.log.Info("deleted what is old", "members", members, "events", changes)
+	}
+	return err
 }
 
 // welcome shows a newcomer what there is.
