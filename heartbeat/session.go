@@ -133,7 +133,7 @@ func (s *Session) Valid() bool {
 // Leave ends the session and says so in the database, so that others need not wait to
 // see it dead. First it ends the contexts of all that is held and waits until it was
 // released, for a TTL at the most; the session beats meanwhile. It ignores the cancellation
-// of ctx, and takes three timeouts beside that wait.
+// of ctx, and takes three timeouts and a second beside that wait.
 //
 // An error means that others may take this member for alive until they have seen it not
 // beating, because they could not be told, or because something was not released and must
