@@ -1,26 +1,35 @@
 # What there is to do here. `make` alone prints it.
 .DEFAULT_GOAL := help
-.PHONY: help dev build test race lint tidy golden
+.PHONY: help dev build test race grants lint tidy golden
 
-# Tests wait more than they compute, so more of them run at once than there are cores.
-go_test = go test -count=1 -parallel 8 -timeout 20m
+# Tests wait more than they compute, so more of them run at once than there are cores; but not under
+# the race detector.
+go_test = go test -count=1 -p 1 -timeout 40m -parallel
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# To optimize what is tried out once takes longer than to run it.
+quick = $(foreach from,github.com modernc.org google.golang.org golang.org/x,-gcflags='$(from)/...=-N -l')
+
 dev: ## three members in one process, on SQLite
-	go run ./cmd/coordd run --dev
+	go build $(quick) -o bin/coordd-dev ./cmd/coordd
+	bin/coordd-dev run --dev
 
 build: ## bin/coordd
 	go build -o bin/coordd ./cmd/coordd
 
 test: ## every test on every database; obtains the databases first
 	scripts/testdeps
-	$(go_test) ./...
+	$(go_test) 8 ./...
 
 race: ## the same under the race detector
 	scripts/testdeps
-	$(go_test) -race ./...
+	GORACE=atexit_sleep_ms=0 $(go_test) 4 -race ./... # else each process that a test starts rests a second when it ends
+
+grants: ## every test as a user who has the least privileges
+	scripts/testdeps
+	COORDD_TEST_GRANTS=1 $(go_test) 8 -skip 'Sim|Mutants' ./... # these run in memory, without users
 
 lint: ## the linters that .golangci.yml names
 	go tool -modfile=tools/go.mod golangci-lint run ./...
@@ -31,3 +40,4 @@ tidy: ## fail if go.mod is not tidy
 golden: ## rewrite the files under testdata/ from what the tests see
 	scripts/testdeps
 	go test -count=1 ./migrations -update
+	go test -count=1 ./httpapi -run Description -update

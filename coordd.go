@@ -14,9 +14,10 @@ type DB struct {
 	Queries
 	pool *sql.DB
 	kept atomic.Int64 // connections that lanes keep for themselves
+	bell bell
 
-	// Listener shortens waits for changes; nil means that whoever waits only looks from time
-	// to time. Set it before the DB is used by others.
+	// Listener shortens waits for what other processes change; nil means that whoever waits
+	// looks from time to time. Set it before the DB is used by others.
 	Listener Listener
 }
 
@@ -27,8 +28,8 @@ type DB struct {
 // not work there.
 func Postgres(pool *sql.DB) *DB { return newDB(pool, dialect.Postgres, "") }
 
-// MySQL is coordd on MySQL 8.0 or newer, or MariaDB 10.5 or newer; the server is asked
-// which of the two it is when it is first used. Open the pool with
+// MySQL is coordd on MySQL 8.0 or newer, on MariaDB (10.6.19, 10.11.9, 11.4.3 or newer), or on
+// a Galera cluster of it; the server is asked which it is when it is first used. Open the pool with
 // interpolateParams=true: without it each statement takes three round trips.
 func MySQL(pool *sql.DB) *DB { return newDB(pool, dialect.MySQL, dialect.MySQLVersion) }
 
@@ -49,13 +50,41 @@ func (db *DB) Pool() *sql.DB { return db.pool }
 // On runs coordd's statements on a connection or transaction of yours.
 func (db *DB) On(on Querier) Queries { return Queries{on: on, server: db.server} }
 
-// Product names the database as people do: "PostgreSQL", "MySQL", "MariaDB" or "SQLite".
+// Product names the database as people do: "PostgreSQL", "MySQL", "MariaDB", "Galera" or "SQLite".
 func (db *DB) Product(ctx context.Context) (string, error) {
 	d, err := db.server.resolve(ctx, db.pool)
 	if err != nil {
 		return "", err
 	}
 	return d.Name, nil
+}
+
+// Begin begins a transaction at the isolation level for which coordd's statements are made:
+// READ COMMITTED, and on SQLite its own.
+func (db *DB) Begin(ctx context.Context) (*sql.Tx, error) {
+	d, err := db.server.resolve(ctx, db.pool)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := db.pool.BeginTx(ctx, &sql.TxOptions{Isolation: d.Isolation})
+	return tx, db.server.explain(err)
+}
+
+// Text is a statement of coordd's wording as this database reads it.
+func (db *DB) Text(ctx context.Context, stmt string) (string, error) {
+	d, err := db.server.resolve(ctx, db.pool)
+	if err != nil {
+		return "", err
+	}
+	return d.Text(stmt), nil
+}
+
+// Fence is a check in SQL that a right is still held, for a transaction of the same
+// database.
+type Fence struct {
+	Query string // with its arguments as the database takes them: $1 or ?
+	Args  []any
+	Token int64
 }
 
 // Explain gives an error of the database that came by another way than coordd's own
@@ -82,10 +111,11 @@ func (s *server) resolve(ctx context.Context, on Querier) (*dialect.Dialect, err
 	}
 	var version string
 	var autocommit bool
-	if err := on.QueryRowContext(ctx, s.ask).Scan(&version, &autocommit); err != nil {
+	var wsrep string
+	if err := on.QueryRowContext(ctx, s.ask).Scan(&version, &autocommit, &wsrep); err != nil {
 		return nil, s.explain(err)
 	}
-	d, err := dialect.OfMySQL(version, autocommit)
+	d, err := dialect.OfMySQL(version, autocommit, wsrep)
 	s.dialect.Store(d)
 	return d, err
 }

@@ -17,6 +17,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 // meta makes rows that tests change as they like.
 func meta(t *testing.T, db *coordd.DB, names ...string) {
 	t.Helper()
+	dbtest.AsAdministrator(t)
 	for _, name := range names {
 		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value, text) values (?, 0, '')`, name); err != nil {
 			t.Fatal(err)
@@ -137,6 +138,7 @@ func TestALockedRowIsContended(t *testing.T) {
 }
 
 func TestArgumentsAndResultsPassUnchanged(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		big := int64(1)<<53 - 1
 		if _, err := db.Exec(t.Context(), `insert into coordd_meta (name, value, text) values (?, ?, '')`, "a? {now}'\\ä", big); err != nil {
@@ -207,7 +209,7 @@ func TestThePoolIsNotAskedOnATransaction(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		waiting.Go(func() { db.Schema(ctx) })
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(dbtest.Patience)
 		for db.Pool().Stats().WaitCount == 0 && time.Now().Before(deadline) {
 			time.Sleep(time.Millisecond)
 		}

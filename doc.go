@@ -1,7 +1,7 @@
 // Package coordd keeps a set of servers in agreement through the SQL database that
-// they already have: who is alive (package heartbeat), and in time who leads, who
-// holds a lock and which server looks after which job. There is no consensus service
-// beside the database.
+// they already have: who is alive (package heartbeat), who leads (election), who
+// holds a lock (lock), and in time which server looks after which job. There is no
+// consensus service beside the database.
 //
 // # The one idea
 //

@@ -13,6 +13,23 @@ var (
 	// ErrLost says that a session, or a right that hung on it, has ended for good.
 	ErrLost = errors.New("lost")
 
+	// ErrHistoryLost says that the database has lost commits that were seen, or may have: it
+	// was restored, or another server took over. What was learned from it may be wrong.
+	ErrHistoryLost = errors.New("the database has lost its history")
+
+	// ErrHeld says that somebody else holds what was asked for, or waits for it before the
+	// caller.
+	ErrHeld = errors.New("held")
+
+	// ErrFenced says that a right has been given to another since: the transaction that was
+	// to be guarded by it must not be committed.
+	ErrFenced = errors.New("fenced off: the right was given to another")
+
+	// ErrQuarantine says that nothing is granted yet, as the database has lost its history
+	// and rights of the old one may still be valid. It is ended by a member that has watched
+	// it for max_ttl and a little more.
+	ErrQuarantine = errors.New("nothing is granted until all rights from before the database's failover have run out")
+
 	// ErrNone says that there is no such thing, or that it is not in the state that was asked
 	// for.
 	ErrNone = errors.New("there is none")

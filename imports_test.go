@@ -10,20 +10,32 @@ const module = "github.com/coordd/coordd/"
 
 // picture says what each package may import of the others. Imports point down only.
 var picture = map[string][]string{
-	".":                {"internal/dialect"},
-	"heartbeat":        {".", "internal/clock", "internal/journal", "internal/name"},
-	"events":           {".", "internal/journal"},
-	"pglisten":         {".", "internal/dialect"},
-	"migrations":       {"."},
-	"httpapi":          {".", "heartbeat"},
-	"cmd/coordd":       {".", "events", "heartbeat", "httpapi", "migrations", "internal/dsn", "internal/render"},
-	"internal/clock":   {},
-	"internal/dialect": {},
-	"internal/dsn":     {".", "internal/dialect"},
-	"internal/journal": {"."},
-	"internal/name":    {},
-	"internal/render":  {},
-	"internal/dbtest":  {".", "migrations", "internal/dsn"},
+	"assign":            {".", "election", "heartbeat", "internal/dialect", "internal/journal", "internal/name"},
+	"assign/assigntest": {"assign"},
+	".":                 {"internal/dialect"},
+	"heartbeat":         {".", "internal/clock", "internal/journal", "internal/name"},
+	"events":            {".", "internal/journal"},
+	"election":          {".", "heartbeat", "internal/journal", "internal/lease", "internal/name"},
+	"lock":              {".", "heartbeat", "internal/lease", "internal/name"},
+	"pglisten":          {".", "internal/dialect"},
+	"coorddtest":        {".", "internal/memdb", "migrations"},
+	"migrations":        {"."},
+	"httpapi":           {".", "assign", "election", "events", "heartbeat", "internal/clock", "internal/journal", "internal/name", "internal/rights", "lock"},
+	"cmd/coordd":        {".", "assign", "election", "events", "heartbeat", "httpapi", "internal/child", "internal/client", "internal/clock", "internal/doctor", "internal/dsn", "internal/journal", "internal/load", "internal/render", "lock", "migrations", "pglisten"},
+	"internal/client":   {".", "httpapi", "internal/clock", "lock"},
+	"internal/clock":    {},
+	"internal/dialect":  {},
+	"internal/doctor":   {".", "heartbeat", "internal/dialect", "internal/dsn", "internal/journal", "migrations", "pglisten"},
+	"internal/dsn":      {".", "internal/dialect"},
+	"internal/journal":  {"."},
+	"internal/lease":    {".", "heartbeat", "internal/dialect", "internal/journal"},
+	"internal/load":     {"heartbeat"},
+	"internal/memdb":    {},
+	"internal/name":     {},
+	"internal/render":   {},
+	"internal/dbtest":   {".", "internal/dsn", "internal/memdb", "migrations"},
+	"internal/child":    {"internal/clock"},
+	"internal/rights":   {".", "election", "heartbeat", "internal/clock", "internal/lease", "lock"},
 }
 
 func goList(t *testing.T, format, what string) []string {
@@ -71,7 +83,7 @@ func TestImportsPointDown(t *testing.T) {
 // Whoever imports the library links no database driver but go-sql-driver, for its error
 // type, and nothing that only the daemon needs.
 func TestTheLibraryIsLight(t *testing.T) {
-	for _, library := range []string{"./heartbeat", "./events"} {
+	for _, library := range []string{"./heartbeat", "./events", "./election", "./lock", "./assign"} {
 		deps := goList(t, `{{join .Deps "\n"}}`, library)
 		if len(deps) < 50 {
 			t.Fatalf("go list told of %d packages only", len(deps))
@@ -82,6 +94,19 @@ func TestTheLibraryIsLight(t *testing.T) {
 					t.Errorf("%s links %s", library, d)
 				}
 			}
+		}
+	}
+}
+
+func TestOnlyTheDaemonLinksGopsutil(t *testing.T) {
+	for _, line := range goList(t, `{{.ImportPath}}:{{join .Deps ","}}`, "./...") {
+		path, deps, _ := strings.Cut(line, ":")
+		switch strings.TrimPrefix(path, module) {
+		case "cmd/coordd", "internal/load", "internal/dbtest": // the last for its containers
+			continue
+		}
+		if strings.Contains(deps, "gopsutil") {
+			t.Errorf("%s links gopsutil", path)
 		}
 	}
 }

@@ -40,8 +40,11 @@ func (l *Lane) Open(ctx context.Context) error {
 // that others held the connection is thrown away, so that the next statement does not meet
 // the same half-dead or demoted server.
 func (l *Lane) Exec(ctx context.Context, stmt string, args ...any) (changed int64, err error) {
-	err = l.use(ctx, func(on beginner) error {
-		q := l.db.On(on)
+	err = l.use(ctx, func(conn *sql.Conn) error {
+		q := l.db.Queries
+		if conn != nil {
+			q = l.db.On(conn)
+		}
 		q.retries = true
 		changed, err = q.Exec(ctx, stmt, args...)
 		return err
@@ -51,19 +54,16 @@ func (l *Lane) Exec(ctx context.Context, stmt string, args ...any) (changed int6
 
 // Tx is [DB.Tx] on the lane's own connection.
 func (l *Lane) Tx(ctx context.Context, fn func(tx Queries) error) error {
-	return l.use(ctx, func(on beginner) error { return l.db.tx(ctx, on, fn) })
+	return l.use(ctx, func(conn *sql.Conn) error { return l.db.tx(ctx, conn, fn) })
 }
 
-// use does something on the lane's connection, or on the pool where it has none.
-func (l *Lane) use(ctx context.Context, do func(on beginner) error) error {
+// use does something on the lane's connection, or on the pool where that is nil.
+func (l *Lane) use(ctx context.Context, do func(*sql.Conn) error) error {
 	if err := l.Open(ctx); err != nil {
 		return err
 	}
-	if l.conn == nil {
-		return do(l.db.pool)
-	}
 	err := do(l.conn)
-	if err != nil && !errors.Is(err, ErrContended) {
+	if err != nil && l.conn != nil && !errors.Is(err, ErrContended) {
 		l.drop()
 	}
 	return err

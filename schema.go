@@ -8,7 +8,7 @@ import (
 
 // SchemaVersion is the version of the tables that this program works with: the number
 // of the newest file in migrations/.
-const SchemaVersion = 1
+const SchemaVersion = 5
 
 const stmtSchema = `select coalesce(max(version_id), 0) from coordd_migrations where is_applied`
 

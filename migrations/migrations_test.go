@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
 func TestReplicasThatMigrateAtOnceAllSucceed(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		var replicas sync.WaitGroup
 		errs := make([]error, 8)
@@ -49,6 +50,7 @@ func TestReplicasThatMigrateAtOnceAllSucceed(t *testing.T) {
 }
 
 func TestDownUndoesUp(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		for range coordd.SchemaVersion {
 			if err := migrations.Down(t.Context(), db); err != nil {
@@ -152,6 +154,7 @@ func TestTheThreeFoldersHaveTheSameFiles(t *testing.T) {
 }
 
 func TestOtherSchemasAreRefusedWithTheNextStep(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		db := dbtest.Open(t, dsn)
 		refused := func(step string) {
@@ -179,6 +182,7 @@ func TestOtherSchemasAreRefusedWithTheNextStep(t *testing.T) {
 }
 
 func TestScriptDoesWhatUpDoes(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		_, kind, _ := strings.Cut(t.Name(), "/")
 		script, err := migrations.Script(kind)

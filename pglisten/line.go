@@ -86,8 +86,8 @@ func (n *line) probe(ctx context.Context) error {
 	}
 }
 
-// hear waits for a ring, and asks for a sign of life where there is none.
-func (n *line) hear(ctx context.Context) error {
+// hear waits for a ring and returns its topic, and asks for a sign of life where there is none.
+func (n *line) hear(ctx context.Context) (topic string, err error) {
 	for {
 		silence, cancel := context.WithTimeout(ctx, n.cfg.Ping)
 		heard, err := n.conn.WaitForNotification(silence)
@@ -95,15 +95,15 @@ func (n *line) hear(ctx context.Context) error {
 		cancel()
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return "", ctx.Err()
 		case heard != nil && !strings.HasPrefix(heard.Payload, probing):
-			return nil
+			return heard.Payload, nil
 		case heard != nil: // of another that has just connected
 		case err != nil && !quiet:
-			return err
+			return "", err
 		default:
 			if err := n.ping(ctx); err != nil {
-				return fmt.Errorf("ping: %w", err)
+				return "", fmt.Errorf("ping: %w", err)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // ErrDeaf says that LISTEN was accepted and yet nothing that the pool sent was heard.
-var ErrDeaf = errors.New("a notification sent through the pool was not heard: connect to the same server and database as the pool, and not through a pooler in transaction mode")
+var ErrDeaf = errors.New("a notification sent through the pool was not heard: connect straight to the server and database of the pool, and not through a pooler in transaction mode (PgBouncer)")
 
 var errNotYet = errors.New("it has not been run")
 
@@ -27,7 +27,12 @@ type Listener struct {
 
 	mu      sync.Mutex
 	hearing error // why it hears nothing; nil: it does
-	ears    map[chan struct{}]struct{}
+	ears    map[*ear]struct{}
+}
+
+type ear struct {
+	topic string
+	ring  func()
 }
 
 // New returns a Listener on the database that db is a pool of. Its connection is made as
@@ -37,20 +42,20 @@ func New(db *coordd.DB, conn *pgx.ConnConfig, cfg Config) *Listener {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "coordd"
 	}
-	return &Listener{db: db, conn: conn, cfg: cfg.withDefaults(), hearing: errNotYet, ears: map[chan struct{}]struct{}{}}
+	return &Listener{db: db, conn: conn, cfg: cfg.withDefaults(), hearing: errNotYet, ears: map[*ear]struct{}{}}
 }
 
-// Listen is [coordd.Listener]'s. It may be called at any time; the channel is silent while
-// the Listener hears nothing.
-func (l *Listener) Listen() (rings <-chan struct{}, stop func()) {
-	ear := make(chan struct{}, 1)
+// Listen is [coordd.Listener]'s. It may be called at any time; nothing rings while the
+// Listener hears nothing.
+func (l *Listener) Listen(topic string, ring func()) (stop func()) {
+	e := &ear{topic, ring}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ears[ear] = struct{}{}
-	return ear, func() {
+	l.ears[e] = struct{}{}
+	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.ears, ear)
+		delete(l.ears, e)
 	}
 }
 
@@ -86,6 +91,18 @@ func (l *Listener) Run(ctx context.Context) error {
 	return nil
 }
 
+// Probe connects, says whether what is sent through the pool is heard, and closes that connection
+// again: nil, [ErrDeaf], or what kept it from asking. It is for finding out, and changes nothing
+// for who listens.
+func (l *Listener) Probe(ctx context.Context) error {
+	line, err := l.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("pglisten: %w", err)
+	}
+	defer line.close()
+	return line.probe(ctx)
+}
+
 // serve listens over one connection until that breaks or ctx ends, and says whether it ever
 // heard anything.
 func (l *Listener) serve(ctx context.Context) (heard bool, err error) {
@@ -99,10 +116,11 @@ func (l *Listener) serve(ctx context.Context) (heard bool, err error) {
 	}
 	l.began()
 	for {
-		if err := line.hear(ctx); err != nil {
+		topic, err := line.hear(ctx)
+		if err != nil {
 			return true, err
 		}
-		l.ring()
+		l.ring(func(e *ear) bool { return e.topic == topic })
 	}
 }
 
@@ -112,7 +130,7 @@ func (l *Listener) began() {
 	l.hearing = nil
 	l.mu.Unlock()
 	l.cfg.Logger.Info("changes are heard as they are committed")
-	l.ring()
+	l.ring(func(*ear) bool { return true })
 }
 
 func (l *Listener) ended(ctx context.Context, heard bool, err error, again time.Duration) {
@@ -125,14 +143,13 @@ func (l *Listener) ended(ctx context.Context, heard bool, err error, again time.
 	}
 }
 
-// ring wakes everybody and waits for nobody.
-func (l *Listener) ring() {
+// ring wakes whom it concerns.
+func (l *Listener) ring(concerns func(*ear) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for ear := range l.ears {
-		select {
-		case ear <- struct{}{}:
-		default: // it has not taken the last ring yet, and looks after that
+	for e := range l.ears {
+		if concerns(e) {
+			e.ring()
 		}
 	}
 }

@@ -53,28 +53,17 @@ func running(t *testing.T, db *coordd.DB, conn *pgx.ConnConfig, cfg Config) *Lis
 	return l
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after a minute: got nothing, want %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 func hears(t *testing.T, l *Listener) {
 	t.Helper()
-	eventually(t, "a listener that hears", func() bool { return l.Err() == nil })
+	dbtest.Eventually(t, "a listener that hears", func() bool { return l.Err() == nil })
 }
 
 func rung(t *testing.T, rings <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-rings:
-	case <-time.After(time.Minute):
-		t.Fatal("after a minute: got nothing, want a ring")
+	case <-time.After(dbtest.Patience):
+		t.Fatalf("after %v: got nothing, want a ring", dbtest.Patience)
 	}
 }
 
@@ -145,7 +134,7 @@ func TestAChangeIsSeenAtOnce(t *testing.T) {
 	if _, err := db.Exec(t.Context(), `select pg_terminate_backend(?)`, pid); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "another connection", func() bool { now := backend(t, db, name); return now != 0 && now != pid })
+	dbtest.Eventually(t, "another connection", func() bool { now := backend(t, db, name); return now != 0 && now != pid })
 	hears(t, l)
 	see()
 }
@@ -186,14 +175,31 @@ func TestDeafnessIsNoticed(t *testing.T) {
 	db, conn, _ := postgres(t)
 	conn.Database = "template1"
 	l := running(t, db, conn, Config{Timeout: 300 * time.Millisecond})
-	rings, stop := l.Listen()
+	rings, stop := listen(l)
 	defer stop()
-	eventually(t, "a listener that knows that it is deaf", func() bool { return errors.Is(l.Err(), ErrDeaf) })
+	dbtest.Eventually(t, "a listener that knows that it is deaf", func() bool { return errors.Is(l.Err(), ErrDeaf) })
 	select {
 	case <-rings:
 		t.Fatal("got a ring, want none from a listener that is deaf")
 	default:
 	}
+}
+
+// A probe tells both, once, and leaves nothing behind.
+func TestAProbeTellsWhetherItHears(t *testing.T) {
+	db, conn, name := postgres(t)
+	l := New(db, conn, Config{Timeout: 30 * time.Second})
+	if err := l.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn.Database = "template1"
+	if err := New(db, conn, Config{Timeout: 5 * time.Second}).Probe(t.Context()); !errors.Is(err, ErrDeaf) {
+		t.Fatalf("got %v, want %v", err, ErrDeaf)
+	}
+	if l.Err() == nil {
+		t.Fatal("got a listener that hears, want only to have asked")
+	}
+	dbtest.Eventually(t, "no connection left", func() bool { return backend(t, db, name) == 0 })
 }
 
 // A path that is dropped without a word: all that is sent is lost, and no connection ends.
@@ -205,12 +211,12 @@ func TestADroppedPathIsNoticed(t *testing.T) {
 		return &lossy{c, &dropped}, err
 	}
 	l := running(t, db, conn, Config{Ping: 50 * time.Millisecond, Timeout: 500 * time.Millisecond})
-	rings, stop := l.Listen()
+	rings, stop := listen(l)
 	defer stop()
 	rung(t, rings) // it hears
 	dropped.Store(true)
 	began := time.Now()
-	eventually(t, "a listener that has noticed", func() bool { return l.Err() != nil })
+	dbtest.Eventually(t, "a listener that has noticed", func() bool { return l.Err() != nil })
 	if d := time.Since(began); d > 10*time.Second { // pgx would talk to the dead path for 15 s
 		t.Errorf("noticed, and the connection given up, after %v: want 10s at most", d)
 	}
@@ -273,9 +279,9 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func TestRingsWaitForNobody(t *testing.T) {
 	db, conn, _ := postgres(t)
 	l := running(t, db, conn, Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	_, stopIdle := l.Listen()
+	_, stopIdle := listen(l)
 	defer stopIdle()
-	rings, stop := l.Listen()
+	rings, stop := listen(l)
 	for range 10 {
 		changed(t, db)
 	}
@@ -287,7 +293,7 @@ func TestRingsWaitForNobody(t *testing.T) {
 // Elsewhere ringing does nothing, and there is nothing to listen to.
 func TestOnlyPostgresRings(t *testing.T) {
 	db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
-	if err := db.Ring(t.Context()); err != nil {
+	if err := db.Ring(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := pgx.ParseConfig("postgres://localhost/none")
@@ -297,4 +303,15 @@ func TestOnlyPostgresRings(t *testing.T) {
 	if err := New(db, conn, Config{}).Run(t.Context()); !errors.Is(err, coordd.ErrInvalid) {
 		t.Fatalf("got %v, want %v", err, coordd.ErrInvalid)
 	}
+}
+
+// listen is a channel that rings for the topic of events.
+func listen(l *Listener) (rings <-chan struct{}, stop func()) {
+	ear := make(chan struct{}, 1)
+	return ear, l.Listen("", func() {
+		select {
+		case ear <- struct{}{}:
+		default:
+		}
+	})
 }

@@ -8,7 +8,10 @@
 // only a guard inside the user's transaction holds there.
 package clock
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // The origin of the clock, and the time suspended before it.
 var (
@@ -24,4 +27,26 @@ const grain = 10 * time.Millisecond
 // inside one process.
 func Now() time.Duration {
 	return time.Since(start) + (suspension() - suspended).Round(grain)
+}
+
+// SinceBoot is an instant that all processes of this machine agree on, until it boots again:
+// the time since an arbitrary moment that they share, with the time suspended. It is real
+// inside a bubble too. Where there is no such clock (Windows), it means something
+// inside one process only.
+func SinceBoot() time.Duration { return sinceBoot() }
+
+type key struct{}
+
+// With returns a context in which another clock counts: that of a simulated machine, fast,
+// slow or frozen.
+func With(ctx context.Context, now func() time.Duration) context.Context {
+	return context.WithValue(ctx, key{}, now)
+}
+
+// Of is the clock of a context: [Now], unless it was made by [With].
+func Of(ctx context.Context) (now func() time.Duration) {
+	if now, ok := ctx.Value(key{}).(func() time.Duration); ok {
+		return now
+	}
+	return Now
 }

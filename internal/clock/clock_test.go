@@ -1,6 +1,7 @@
 package clock
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,16 @@ func TestTheClockNeverGoesBack(t *testing.T) {
 			t.Fatalf("got %v after %v", now, last)
 		}
 		last = now
+	}
+}
+
+func TestAContextMayBringAClock(t *testing.T) {
+	noon := func() time.Duration { return 12 * time.Hour }
+	if got := Of(context.WithoutCancel(With(t.Context(), noon)))(); got != noon() {
+		t.Fatalf("got %v, want %v", got, noon())
+	}
+	if got := Of(t.Context())(); got > Now() || got == noon() {
+		t.Fatalf("got %v, want the time before %v", got, Now())
 	}
 }
 

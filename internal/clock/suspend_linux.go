@@ -19,6 +19,8 @@ func suspension() time.Duration {
 	}
 }
 
+func sinceBoot() time.Duration { return read(unix.CLOCK_BOOTTIME) }
+
 func read(clock int32) time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(clock, &t); err != nil {

@@ -27,16 +27,20 @@ func TestTextNumbersArgumentsWherePostgresWantsIt(t *testing.T) {
 }
 
 func TestTheServerSaysWhichOfTheFamilyItIs(t *testing.T) {
-	for version, want := range map[string]*Dialect{
-		"8.4.3": MySQL, "8.0.36-0ubuntu0.22.04.1": MySQL, "9.1.0-commercial": MySQL,
-		"10.11.6-MariaDB-0+deb12u1": MariaDB, "5.5.5-10.6.12-MariaDB-log": MariaDB,
+	for _, test := range []struct {
+		version, wsrep string
+		want           *Dialect
+	}{
+		{"8.4.3", "", MySQL}, {"8.0.36-0ubuntu0.22.04.1", "", MySQL}, {"9.1.0-commercial", "", MySQL},
+		{"10.11.9-MariaDB-0+deb12u1", "OFF", MariaDB}, {"5.5.5-10.6.19-MariaDB-log", "", MariaDB},
+		{"10.11.9-MariaDB-0+deb12u1", "ON", Galera},
 	} {
-		if got, err := OfMySQL(version, true); got != want || err != nil {
-			t.Errorf("%s: got %v and %v, want %s", version, got, err, want.Name)
+		if got, err := OfMySQL(test.version, true, test.wsrep); got != test.want || err != nil {
+			t.Errorf("%s: got %v and %v, want %s", test.version, got, err, test.want.Name)
 		}
 	}
-	if _, err := OfMySQL("8.4.3", false); err == nil {
-		t.Error("autocommit off: got no error, want one")
+	if _, err := OfMySQL("8.4.3", false, ""); !errors.Is(err, ErrAutocommit) {
+		t.Errorf("autocommit off: got %v, want %v", err, ErrAutocommit)
 	}
 }
 

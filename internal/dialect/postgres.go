@@ -23,6 +23,15 @@ var Postgres = &Dialect{
 	ReadOnly:    usePrimary,
 	fragments: strings.NewReplacer(
 		"{now}", "(extract(epoch from clock_timestamp())*1000000)::bigint",
+		// A standby that takes over begins a new timeline; another cluster has another identifier.
+		"{history}", "(select system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) from pg_control_system())",
+		"{share}", "for share",
+		"{idle at most}", "set_config('idle_in_transaction_session_timeout', ?, true)",
+		"{or keep token}", "on conflict do nothing",
+		"{or keep next_ticket}", "on conflict do nothing",
+		"{or keep plan_version}", "on conflict do nothing",
+		"{or keep slot}", "on conflict do nothing",
+		"{or keep seen}", "on conflict do nothing",
 	),
 	numbered: true,
 	class:    postgresClass,
@@ -44,7 +53,7 @@ func postgresClass(err error) Class {
 		return Denied
 	case "3D000":
 		return NoDatabase
-	case "25006":
+	case "25006", "55000": // read only transaction; asked a standby where its log stands
 		return ReadOnly
 	case "42P01", "42703", "3F000":
 		return NoTable

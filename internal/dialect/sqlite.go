@@ -17,6 +17,14 @@ var SQLite = &Dialect{
 	ReadOnly:    "check that this user may write the file and its directory",
 	fragments: strings.NewReplacer(
 		"{now}", "cast(unixepoch('subsec')*1000000 as integer)",
+		"{history}", "'sqlite'", // a file has none
+		"{share}", "", // there is one writer
+		"{idle at most}", "?",
+		"{or keep token}", "on conflict do nothing",
+		"{or keep next_ticket}", "on conflict do nothing",
+		"{or keep plan_version}", "on conflict do nothing",
+		"{or keep slot}", "on conflict do nothing",
+		"{or keep seen}", "on conflict do nothing",
 	),
 	class: sqliteClass,
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,8 +40,34 @@ type Target struct {
 // String is the DSN without its password.
 func (t *Target) String() string { return t.shown }
 
+// Kind is postgres, mysql (MariaDB too) or sqlite.
+func (t *Target) Kind() string { return t.kind }
+
 // File is the path of a SQLite database, and empty for a server.
 func (t *Target) File() string { return t.path }
+
+// Local says that the way to the database does not leave this machine, so that nobody can
+// listen on it.
+func (t *Target) Local() bool {
+	var hosts []string
+	switch {
+	case t.postgres != nil:
+		hosts = append(hosts, t.postgres.Host)
+		for _, other := range t.postgres.Fallbacks {
+			hosts = append(hosts, other.Host)
+		}
+	case t.mysql != nil && t.mysql.Net == "tcp":
+		host, _, err := net.SplitHostPort(t.mysql.Addr)
+		if err != nil {
+			return false
+		}
+		hosts = append(hosts, host)
+	}
+	return !slices.ContainsFunc(hosts, func(host string) bool {
+		ip := net.ParseIP(host)
+		return host != "localhost" && !strings.HasPrefix(host, "/") && (ip == nil || !ip.IsLoopback())
+	})
+}
 
 // Parse reads a DSN. Its errors never repeat it, as it may hold a password.
 func Parse(s string) (*Target, error) {

@@ -41,6 +41,29 @@ func TestAURLMeansWhatItsPartsSay(t *testing.T) {
 	}
 }
 
+func TestLocalMeansThisMachine(t *testing.T) {
+	for in, want := range map[string]bool{
+		"postgres://app@127.0.0.1/x":             true,
+		"postgres://app@[::1]/x":                 true,
+		"postgres://app@localhost/x":             true,
+		"postgres:///x?host=/var/run/postgresql": true,
+		"postgres://app@localhost,db/x":          false,
+		"postgres://app@10.0.0.7/x":              false,
+		"postgres://app@localhost.example.com/x": false,
+		"mysql://app@127.0.0.2:3307/x":           true,
+		"app@unix(/run/mysqld.sock)/x":           true,
+		"mysql://app@db/x":                       false,
+		"sqlite:coordd.db":                       true,
+	} {
+		target, err := Parse(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+		} else if got := target.Local(); got != want {
+			t.Errorf("%s: got %v, want %v", in, got, want)
+		}
+	}
+}
+
 // Whatever stands in a password, neither an error nor the shown form repeats it.
 func FuzzParseKeepsPasswords(f *testing.F) {
 	for _, s := range []string{"", "%", "%zz", "/", "@", ":", "?", "#", "[", " ", "\n", "@/", ")/", "://", "\\", "?x=@"} {

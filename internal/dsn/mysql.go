@@ -27,9 +27,9 @@ func (t *Target) openMySQL(ctx context.Context, bound time.Duration) (*coordd.DB
 	if err != nil {
 		return nil, err
 	}
-	bounds := dialect.MySQL.Bounds(bound)
-	if product == dialect.MariaDB.Name {
-		bounds = dialect.MariaDB.Bounds(bound)
+	bounds := dialect.MariaDB.Bounds(bound) // Galera's too
+	if product == dialect.MySQL.Name {
+		bounds = dialect.MySQL.Bounds(bound)
 	}
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}

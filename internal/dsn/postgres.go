@@ -31,6 +31,15 @@ func (t *Target) openPostgres(ctx context.Context, bound time.Duration) (*coordd
 	return db, err
 }
 
+// Postgres says how to connect to a PostgreSQL without its pool, as [pgx.ConnectConfig] takes it,
+// and is nil where the target is another database.
+func (t *Target) Postgres() *pgx.ConnConfig {
+	if t.postgres == nil {
+		return nil
+	}
+	return t.postgres.Copy()
+}
+
 // refusesParameters recognises a pooler that takes no startup parameters.
 func refusesParameters(err error) bool {
 	var pg *pgconn.PgError

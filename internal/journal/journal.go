@@ -38,14 +38,8 @@ type Event struct {
 	Data     string    // JSON: the thing after the change, or as it last was
 }
 
-// What a reader may have to tell apart.
-var (
-	// ErrCompacted says that events which a reader has not seen are deleted.
-	ErrCompacted = errors.New("the events after this revision have been deleted")
-
-	// ErrHistoryLost says that the newest revision is lower than one that was seen before.
-	ErrHistoryLost = errors.New("the database has lost events that were seen")
-)
+// ErrCompacted says that events which a reader has not seen are deleted.
+var ErrCompacted = errors.New("the events after this revision have been deleted")
 
 const stmtRevision = `select value from coordd_meta where name = 'revision'`
 
@@ -58,4 +52,4 @@ func Revision(ctx context.Context, q coordd.Queries) (revision int64, err error)
 	return revision, err
 }
 
-var errNoRevision = fmt.Errorf("%w: coordd_meta lacks revision or compacted", coordd.ErrSchema)
+var errNoRevision = fmt.Errorf("%w: coordd_meta lacks rows", coordd.ErrSchema)

@@ -84,7 +84,7 @@ func logged(t *testing.T, db *coordd.DB) (events []Event) {
 			t.Fatal(err)
 		}
 		events = append(events, page.Events...)
-		if after = page.Next; after == page.Newest {
+		if after = page.Next; after == page.Revision {
 			break
 		}
 	}

@@ -19,9 +19,9 @@ const (
 	stmtTake = `delete from coordd_outbox where id = ?` // 0 rows: another has moved it
 )
 
-// batch is how many events Drain moves at once. Each is a round trip, and what moves them
+// Batch is how many events Drain moves at the most. Each is a round trip, and what moves them
 // should not be open for much longer than any other transaction.
-const batch = 100
+const Batch = 100
 
 // Outbox records events in a caller's own transaction, on a Queries that [coordd.DB.On]
 // made of it. It writes rows of its own and locks nothing that anybody waits for, however
@@ -44,7 +44,7 @@ func Outbox(ctx context.Context, q coordd.Queries, events ...Event) error {
 	return nil
 }
 
-// Drain moves the oldest committed events of the outbox into the log, a hundred at most, in
+// Drain moves the oldest committed events of the outbox into the log, a [Batch] at most, in
 // one transaction, and says how many: call it again until that is 0, which says that there
 // are none or that others are moving them. Any number may drain at once, and each event is
 // moved once. After an error, [coordd.ErrUnknownOutcome] too, what was not moved is still
@@ -58,7 +58,7 @@ func Drain(ctx context.Context, db *coordd.DB) (moved int, err error) {
 	// An empty outbox costs no transaction.
 	posted, err := coordd.All(ctx, db.Queries, func(r *row) []any {
 		return []any{&r.id, &r.at, &r.e.Topic, &r.e.Subject, &r.e.Action, &r.e.MemberID, &r.e.Data}
-	}, stmtPosted, batch)
+	}, stmtPosted, Batch)
 	if err != nil || len(posted) == 0 {
 		return 0, err
 	}
@@ -69,10 +69,11 @@ func Drain(ctx context.Context, db *coordd.DB) (moved int, err error) {
 			if err != nil {
 				return err
 			}
-			if changed == 1 {
-				r.e.At = time.UnixMicro(r.at)
-				taken = append(taken, r.e)
+			if changed == 0 {
+				break // who has moved this one has most likely moved the rest
 			}
+			r.e.At = time.UnixMicro(r.at)
+			taken = append(taken, r.e)
 		}
 		moved = len(taken)
 		return Append(ctx, tx, taken...)

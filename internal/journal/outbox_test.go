@@ -13,11 +13,10 @@ import (
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
-// E1
-func TestTheOutboxComesIntoTheLogInOrder(t *testing.T) {
+func TestE1TheOutboxComesIntoTheLogInOrder(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		var want []string
-		for i := range batch + 7 { // more than one drain takes
+		for i := range Batch + 7 { // more than one drain takes
 			want = append(want, fmt.Sprint("event-", i))
 		}
 		posted(t, db, want...)
@@ -37,8 +36,7 @@ func TestTheOutboxComesIntoTheLogInOrder(t *testing.T) {
 	})
 }
 
-// E1
-func TestARolledBackTransactionLeavesNoEvent(t *testing.T) {
+func TestE1ARolledBackTransactionLeavesNoEvent(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		err := db.Tx(t.Context(), func(tx coordd.Queries) error {
 			return errors.Join(Append(t.Context(), tx, event("appended")), errRolledBack)
@@ -63,39 +61,10 @@ func TestARolledBackTransactionLeavesNoEvent(t *testing.T) {
 	})
 }
 
-// E1: a user who leaves a transaction open holds up nobody else's events, and has his own
-// recorded after his commit.
-func TestAnOpenTransactionDelaysNobody(t *testing.T) {
-	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		if product, _ := db.Product(t.Context()); product == "SQLite" {
-			t.Skip("SQLite has one writer: an open transaction delays everybody, whatever it writes")
-		}
-		tx := begun(t, db)
-		if err := Outbox(t.Context(), db.On(tx), event("slow")); err != nil {
-			t.Fatal(err)
-		}
-		appended(t, db, "appended")
-		posted(t, db, "posted")
-		if n := drained(t, db); n != 1 {
-			t.Fatalf("drained beside the open transaction: got %d, want 1", n)
-		}
-		if err := tx.Commit(); err != nil {
-			t.Fatal(err)
-		}
-		if n := drained(t, db); n != 1 {
-			t.Fatalf("drained after its commit: got %d, want 1", n)
-		}
-		if got := subjects(logged(t, db)); !slices.Equal(got, []string{"appended", "posted", "slow"}) {
-			t.Fatalf("got %v, want appended, posted, slow", got)
-		}
-	})
-}
-
-// E1
-func TestConcurrentDrainsRecordEachEventOnce(t *testing.T) {
+func TestE1ConcurrentDrainsRecordEachEventOnce(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		var want []string
-		for i := range 3 * batch {
+		for i := range 3 * Batch {
 			want = append(want, fmt.Sprintf("event-%04d", i))
 		}
 		posted(t, db, want...)
@@ -130,8 +99,8 @@ func TestConcurrentDrainsRecordEachEventOnce(t *testing.T) {
 	})
 }
 
-// E1: a commit whose reply was lost is not done again.
-func TestADrainThatWasNotAnsweredIsNotRepeated(t *testing.T) {
+// A commit whose reply was lost is not done again.
+func TestE1ADrainThatWasNotAnsweredIsNotRepeated(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		db := dbtest.Migrated(t, dsn)
 		cut, tap := dbtest.OpenTapped(t, dsn)

@@ -11,38 +11,39 @@ import (
 
 // Page is a piece of the log.
 type Page struct {
-	Events []Event
-	Next   int64 // read on after this revision: nothing is left out up to here
-	Newest int64 // the newest revision when the page was read
+	History
+	Events    []Event
+	Next      int64 // read on after this revision: nothing is left out up to here
+	Compacted int64 // the newest revision whose event has been deleted
 }
 
 // stmtRead reads events, the newest revision and how far the log is compacted in one
 // snapshot. Read one after the other, a compaction between them would go unseen. One row
 // without an event: there is none. 0 rows: no schema.
-const stmtRead = `select r.value, c.value, coalesce(e.revision, 0), coalesce(e.at_us, 0), coalesce(e.topic, ''),
+const stmtRead = `select ` + HistoryFields + `, c.value, coalesce(e.revision, 0), coalesce(e.at_us, 0), coalesce(e.topic, ''),
 		coalesce(e.subject, ''), coalesce(e.action, ''), coalesce(e.member_id, ''), coalesce(e.data, '')
-	from coordd_meta r
+	from ` + HistoryTables + `
 	join coordd_meta c on c.name = 'compacted'
 	left join (
 		select revision, at_us, topic, subject, action, member_id, data from coordd_events
 		where revision > ? {topics} order by revision limit ?
 	) e on 1 = 1
-	where r.name = 'revision'
 	order by e.revision`
 
 // Read returns the events after a revision in their order, limit at most, of the given
 // topics or of all. It fails with [ErrCompacted] if events after that revision, of
-// whichever topic, have been deleted, and with [ErrHistoryLost] if there is no such
-// revision yet.
+// whichever topic, have been deleted, and with [coordd.ErrHistoryLost] if that revision is
+// not of this history.
 func Read(ctx context.Context, q coordd.Queries, after int64, limit int, topics ...string) (Page, error) {
 	type row struct {
-		newest, compacted, at int64
-		e                     Event
+		h             History
+		compacted, at int64
+		e             Event
 	}
 	stmt, args := ofTopics(stmtRead, topics)
 	args = append(append([]any{after}, args...), limit)
 	rows, err := coordd.All(ctx, q, func(r *row) []any {
-		return []any{&r.newest, &r.compacted, &r.e.Revision, &r.at, &r.e.Topic, &r.e.Subject, &r.e.Action, &r.e.MemberID, &r.e.Data}
+		return append(r.h.Fields(), &r.compacted, &r.e.Revision, &r.at, &r.e.Topic, &r.e.Subject, &r.e.Action, &r.e.MemberID, &r.e.Data)
 	}, stmt, args...)
 	if err != nil {
 		return Page{}, err
@@ -50,11 +51,12 @@ func Read(ctx context.Context, q coordd.Queries, after int64, limit int, topics 
 	if len(rows) == 0 {
 		return Page{}, errNoRevision
 	}
-	page := Page{Newest: rows[0].newest, Next: rows[0].newest}
-	switch compacted := rows[0].compacted; {
-	case page.Newest < after:
-		return page, fmt.Errorf("%w: the newest revision is %d", ErrHistoryLost, page.Newest)
-	case compacted > after:
+	h, compacted := rows[0].h, rows[0].compacted
+	page := Page{History: h, Next: max(h.Revision, after), Compacted: compacted}
+	if err := h.Lost(after); err != nil {
+		return page, err
+	}
+	if compacted > after {
 		return page, fmt.Errorf("%w: they are kept from revision %d on", ErrCompacted, compacted+1)
 	}
 	for _, r := range rows {

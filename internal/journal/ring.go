@@ -16,5 +16,5 @@ const ringing = time.Second
 func Ring(ctx context.Context, db *coordd.DB) {
 	ctx, cancel := context.WithTimeout(ctx, ringing)
 	defer cancel()
-	_ = db.Ring(ctx) // whoever is not woken looks a little later
+	_ = db.Ring(ctx, "") // whoever is not woken looks a little later
 }

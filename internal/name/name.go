@@ -23,6 +23,14 @@ func Check(what, s string) error {
 	return nil
 }
 
+// CheckOptional is Check for a name that may be empty.
+func CheckOptional(what, s string) error {
+	if s == "" {
+		return nil
+	}
+	return Check(what, s)
+}
+
 func check(s string) error {
 	switch {
 	case s == "":
