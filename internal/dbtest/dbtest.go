@@ -32,6 +32,13 @@ func Run(t *testing.T, test func(t *testing.T, db *coordd.DB)) {
 func Each(t *testing.T, test func(t *testing.T, dsn string)) {
 	t.Helper()
 	t.Parallel()
+	EachAlone(t, test)
+}
+
+// EachAlone is Each for a test that holds what happens against the clock, or that loads the
+// machine: the package's other tests wait until it is done.
+func EachAlone(t *testing.T, test func(t *testing.T, dsn string)) {
+	t.Helper()
 	for name, schema := range map[string]func(testing.TB) string{
 		"postgres": PostgresSchema, "mysql": MySQLSchema, "sqlite": SQLiteFile,
 	} {
@@ -49,6 +56,13 @@ const bound = 5 * time.Second
 func Open(t testing.TB, s string) *coordd.DB {
 	t.Helper()
 	return open(t, s, bound, nil)
+}
+
+// OpenPatient is Open for a user who takes his time: the server ends none of his statements and
+// transactions for as long as a test lasts.
+func OpenPatient(t testing.TB, s string) *coordd.DB {
+	t.Helper()
+	return open(t, s, time.Hour, nil)
 }
 
 func open(t testing.TB, s string, bound time.Duration, tap *Tap) *coordd.DB {
@@ -71,11 +85,16 @@ func open(t testing.TB, s string, bound time.Duration, tap *Tap) *coordd.DB {
 // Migrated opens a pool on a schema and brings its tables up.
 func Migrated(t testing.TB, dsn string) *coordd.DB {
 	t.Helper()
-	db := Open(t, dsn)
+	admin := administrators(t, dsn)
+	db := Open(t, admin)
 	if err := migrations.Up(t.Context(), db); err != nil {
 		t.Fatal(err)
 	}
-	return db
+	if admin == dsn {
+		return db
+	}
+	granted(t, admin, dsn)
+	return Open(t, dsn)
 }
 
 // PostgresSchema makes a schema on the shared PostgreSQL and returns its DSN.
@@ -83,11 +102,15 @@ func PostgresSchema(t testing.TB) string {
 	t.Helper()
 	admin, name := Postgres(t), unique()
 	create(t, admin, `create schema `+name, `drop schema `+name+` cascade`)
-	return with(t, admin, func(u *url.URL) {
+	dsn := with(t, admin, func(u *url.URL) {
 		query := u.Query()
 		query.Set("search_path", name)
 		u.RawQuery = query.Encode()
 	})
+	if leastPrivileges() {
+		return poorPostgres(t, admin, dsn, name)
+	}
+	return dsn
 }
 
 // MySQLSchema makes a database on the shared MySQL or MariaDB and returns its DSN.
@@ -95,7 +118,11 @@ func MySQLSchema(t testing.TB) string {
 	t.Helper()
 	admin, name := MySQL(t), unique()
 	create(t, admin, `create database `+name, `drop database `+name)
-	return with(t, admin, func(u *url.URL) { u.Path = "/" + name })
+	dsn := with(t, admin, func(u *url.URL) { u.Path = "/" + name })
+	if leastPrivileges() {
+		return poorMySQL(t, admin, dsn, name)
+	}
+	return dsn
 }
 
 // SQLiteFile returns the DSN of a file that does not exist yet.
@@ -106,22 +133,26 @@ func SQLiteFile(t testing.TB) string {
 // create runs a statement as administrator, and another when the test has ended.
 func create(t testing.TB, admin, do, undo string) {
 	t.Helper()
-	run := func(ctx context.Context, stmt string) {
-		target, err := dsn.Parse(admin)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db, err := target.Open(ctx, 30*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Pool().Close()
+	administer(t.Context(), t, admin, do)
+	t.Cleanup(func() { administer(context.WithoutCancel(t.Context()), t, admin, undo) })
+}
+
+func administer(ctx context.Context, t testing.TB, admin string, stmts ...string) {
+	t.Helper()
+	target, err := dsn.Parse(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := target.Open(ctx, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Pool().Close()
+	for _, stmt := range stmts {
 		if _, err := db.Pool().ExecContext(ctx, stmt); err != nil {
 			t.Errorf("%s: %v", stmt, err)
 		}
 	}
-	run(t.Context(), do)
-	t.Cleanup(func() { run(context.WithoutCancel(t.Context()), undo) })
 }
 
 func with(t testing.TB, admin string, change func(*url.URL)) string {
@@ -137,6 +168,13 @@ func with(t testing.TB, admin string, change func(*url.URL)) string {
 // Runs is how often a test repeats what it would do n times: a tenth of that under the race
 // detector, which makes everything so much slower.
 func Runs(n int) int { return max(1, n/slowdown) }
+
+// Stretch is a time that a machine must keep to, such as a TTL: three times as long under the
+// race detector.
+func Stretch(d time.Duration) time.Duration { return d * stretch }
+
+// Racing says whether the race detector watches.
+func Racing() bool { return slowdown > 1 }
 
 // unique is a name that no other test run uses on a server that several share.
 func unique() string {

@@ -2,4 +2,7 @@
 
 package dbtest
 
-const slowdown = 1
+const (
+	slowdown = 1
+	stretch  = 1
+)

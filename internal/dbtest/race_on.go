@@ -2,4 +2,7 @@
 
 package dbtest
 
-const slowdown = 10
+const (
+	slowdown = 10
+	stretch  = 3
+)

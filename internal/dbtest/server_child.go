@@ -65,7 +65,7 @@ func (c *child) end(sig syscall.Signal, patience time.Duration) bool {
 // kill ends the process and its children, and waits for its end.
 func (c *child) kill() {
 	if c.alive() {
-		killFamily(c.cmd.Process)
+		signalFamily(c.cmd.Process, syscall.SIGKILL)
 		<-c.gone
 	}
 }

@@ -33,6 +33,8 @@ func StartMySQL(tb testing.TB, extra Extra) *Server {
 type Extra struct {
 	Env  []string // NAME=value; the server has no other environment but PATH
 	Args []string // come last on the command line, so they win
+
+	password string // of the administrator; empty makes one up
 }
 
 // A Server is a database server that is run from the programs installed on this machine, with its own
@@ -59,6 +61,8 @@ type layout struct {
 	secret string // file that makes the password known to the server
 	port   int
 }
+
+func (l layout) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(l.port)) }
 
 // programs are the executables of a product that were found on this machine.
 type programs interface {
@@ -99,10 +103,13 @@ func startServer(tb testing.TB, p *product, extra Extra) *Server {
 }
 
 // DSN is the administrator's URL, in the form that Postgres and MySQL return.
-func (s *Server) DSN() string {
+func (s *Server) DSN() string { return s.product.adminURL(s.password, s.Address()) }
+
+// Address is the host:port of the DSN.
+func (s *Server) Address() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.product.adminURL(s.password, net.JoinHostPort("127.0.0.1", strconv.Itoa(s.layout.port)))
+	return s.layout.address()
 }
 
 // Start returns when the server answers. The error quotes the end of its log.
@@ -144,7 +151,7 @@ func (s *Server) launch(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	url := s.product.adminURL(s.password, net.JoinHostPort("127.0.0.1", strconv.Itoa(s.layout.port)))
+	url := s.product.adminURL(s.password, s.layout.address())
 	err = awaitReady(ctx, func(ctx context.Context) error {
 		if !child.alive() {
 			return errEnded
@@ -197,6 +204,21 @@ func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.child.kill()
+}
+
+// Pause freezes the server and every process of it where they are, until Resume. Nobody is told: connections stay, and
+// hear nothing.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused server go on.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.child.alive() {
+		signalFamily(s.child.cmd.Process, sig)
+	}
 }
 
 // close ends the server for good and removes its directory.

@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,7 +21,7 @@ func newServer(p *product, extra Extra) (_ *Server, err error) {
 	if err != nil {
 		return nil, p.missing(err)
 	}
-	s := &Server{product: p, programs: programs, extra: extra, password: rand.Text()}
+	s := &Server{product: p, programs: programs, extra: extra, password: cmp.Or(extra.password, rand.Text())}
 	thisRun.atEnd(s.close)
 	defer func() {
 		if err != nil {
@@ -133,15 +134,22 @@ func (s *Server) initialize() error {
 // freePort chooses below the range from which kernels give ports to clients. A port of that range could be given,
 // while the server is down, to the very client that dials it, and connect it to itself.
 func freePort() (int, error) {
-	const lowest, highest, attempts = 20000, 32000, 100
-	var err error
+	port, listener, err := listenBetween(20000, 32000)
+	if err != nil {
+		return 0, err
+	}
+	return port, listener.Close()
+}
+
+// listenBetween listens on a port that nobody has.
+func listenBetween(lowest, highest int) (port int, listener net.Listener, err error) {
+	const attempts = 100
 	for range attempts {
-		var listener net.Listener
-		port := lowest + mathrand.IntN(highest-lowest)
+		port = lowest + mathrand.IntN(highest-lowest)
 		listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
-			return port, listener.Close()
+			return port, listener, nil
 		}
 	}
-	return 0, fmt.Errorf("no free port between %d and %d: %w", lowest, highest, err)
+	return 0, nil, fmt.Errorf("no free port between %d and %d: %w", lowest, highest, err)
 }

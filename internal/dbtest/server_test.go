@@ -2,7 +2,6 @@ package dbtest
 
 import (
 	"bufio"
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -92,6 +91,34 @@ func TestCommittedRowsOutlive(t *testing.T) {
 	}
 }
 
+func TestAPausedServerIsSilent(t *testing.T) {
+	for _, p := range []*product{&postgresProduct, &mysqlProduct} {
+		t.Run(p.name, func(t *testing.T) {
+			s := startServer(t, p, Extra{})
+			conn, err := Open(t, s.DSN()).Pool().Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			answer := make(chan error, 1)
+			s.Pause()
+			go func() {
+				_, err := conn.ExecContext(t.Context(), "select 1")
+				answer <- err
+			}()
+			select {
+			case err := <-answer:
+				t.Fatalf("got %v of a paused server, want nothing", err)
+			case <-time.After(200 * time.Millisecond):
+			}
+			s.Resume()
+			if err := <-answer; err != nil {
+				t.Fatalf("resumed: got %v, want nil", err)
+			}
+		})
+	}
+}
+
 func TestKillEndsABusyBackend(t *testing.T) {
 	s := StartPostgres(t, Extra{})
 	failed := make(chan error, 1)
@@ -101,7 +128,7 @@ func TestKillEndsABusyBackend(t *testing.T) {
 		failed <- err
 	}()
 	watcher := Open(t, s.DSN()).Pool()
-	until(t, "the backend is busy", func() bool {
+	Eventually(t, "a busy backend", func() bool {
 		return ask(t, watcher, "select count(*) from pg_stat_activity where query like '%as busy' and pid <> pg_backend_pid()") == "1"
 	})
 	s.Kill()
@@ -191,9 +218,9 @@ func TestServerEndsWithTheTestBinary(t *testing.T) {
 			binary, dsn := startHolder(t, dir)
 			binary.Process.Signal(sig)
 			binary.Wait()
-			until(t, "the server has ended", func() bool { return ping(t.Context(), dsn) != nil })
+			Eventually(t, "the end of the server", func() bool { return ping(t.Context(), dsn) != nil })
 			t.Setenv("TMPDIR", dir)
-			until(t, "its directory is gone", func() bool {
+			Eventually(t, "its directory gone", func() bool {
 				if sig == syscall.SIGKILL {
 					removeAbandoned() // as the next run does
 				}
@@ -228,22 +255,6 @@ func startHolder(t *testing.T, dir string) (*exec.Cmd, string) {
 	}
 	t.Fatal("the process ended without a server")
 	return nil, ""
-}
-
-// until waits for a condition, and fails the test if it takes as long as a server may take to start.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), readyWithin)
-	defer cancel()
-	err := awaitReady(ctx, func(context.Context) error {
-		if condition() {
-			return nil
-		}
-		return errors.New("not yet")
-	})
-	if err != nil {
-		t.Fatalf("waited in vain until %s: %v", what, err)
-	}
 }
 
 // ask returns the first column of the first row of the answer, or "" where there is none.

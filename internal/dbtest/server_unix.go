@@ -13,7 +13,8 @@ func attributes(account *syscall.Credential, _ syscall.Signal) *syscall.SysProcA
 	return &syscall.SysProcAttr{Credential: account, Setpgid: true}
 }
 
-// killFamily kills a process. Its children are on their own: PostgreSQL's end soon after it.
-func killFamily(parent *os.Process) {
-	parent.Kill()
+// signalFamily signals a process. Its children are on their own: PostgreSQL's end soon after it, and run on while it
+// is stopped.
+func signalFamily(parent *os.Process, sig syscall.Signal) {
+	parent.Signal(sig)
 }

@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"database/sql/driver"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -35,7 +36,7 @@ type Sim struct {
 	OnCommit func(Commit)
 
 	// OnStatement is called when a host begins a statement. It must not wait for anything.
-	OnStatement func(*Host)
+	OnStatement func(by *Host, stmt string, args []driver.NamedValue)
 
 	plan    []Episode
 	quiet   time.Duration // from then on nothing goes wrong
@@ -46,7 +47,7 @@ type Sim struct {
 	mu        sync.Mutex
 	faults    map[Fault]int
 	statement int
-	trace     []string
+	trace     []note
 	verdict   string
 }
 
@@ -54,8 +55,11 @@ type Sim struct {
 type Commit struct {
 	By     *Host
 	Marked time.Duration // when By had its latest answer to the marked statement
-	Query  func(stmt string) [][]any
+	Query  Query
 }
+
+// Query reads what the server has, as nobody's statement. It has no arguments but numbers.
+type Query func(stmt string, args ...int64) [][]any
 
 // NewSim makes a world; scales are the hosts' typical times, such as TTLs, by which their
 // faults are measured. Nothing goes wrong after quiet. It must be called in a bubble, and
@@ -83,7 +87,7 @@ func NewSim(t *testing.T, seed uint64, quiet time.Duration, scales []time.Durati
 func (s *Sim) Close() {
 	s.zombies.Wait()
 	for _, h := range s.Hosts {
-		h.DB.Pool().Close()
+		h.close()
 	}
 	synctest.Wait() // database/sql rolls back behind its caller's back
 	s.server.close()
@@ -100,7 +104,7 @@ func (s *Sim) Since() time.Duration { return time.Since(s.began) }
 // traced is how many lines of what happened are told when something has gone wrong.
 const traced = 80
 
-// Note adds a line to what has happened.
+// Note adds a line to what has happened. Its arguments must not change any more.
 func (s *Sim) Note(who, what string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +118,18 @@ func (s *Sim) note(who, what string, args ...any) {
 	if len(s.trace) >= 2*traced {
 		s.trace = append(s.trace[:0], s.trace[traced:]...)
 	}
-	s.trace = append(s.trace, fmt.Sprintf("%9.3f  %-7s %s", s.Since().Seconds(), who, fmt.Sprintf(what, args...)))
+	s.trace = append(s.trace, note{s.Since(), who, what, args})
+}
+
+// note is a line of the trace. It is put into words only when somebody reads it.
+type note struct {
+	at        time.Duration
+	who, what string
+	args      []any
+}
+
+func (n note) String() string {
+	return fmt.Sprintf("%9.3f  %-7s %s", n.at.Seconds(), n.who, fmt.Sprintf(n.what, n.args...))
 }
 
 // Violated records that a promise was broken. The first one counts.
@@ -166,8 +181,10 @@ func (s *Sim) hit(h *Host, f Fault, stmt string) {
 	s.note(h.Name, "  %s: %s", f, short(stmt))
 }
 
-// short is enough of a statement to know it by.
-func short(stmt string) string {
-	stmt = strings.Join(strings.Fields(stmt), " ")
+// short is a statement of which enough is told to know it by.
+type short string
+
+func (s short) String() string {
+	stmt := strings.Join(strings.Fields(string(s)), " ")
 	return stmt[:min(len(stmt), 60)]
 }

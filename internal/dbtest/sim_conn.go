@@ -7,20 +7,25 @@ import (
 	"time"
 )
 
-type simConnector struct{ host *Host }
+type simConnector struct{ by *Process }
 
 func (c simConnector) Connect(context.Context) (driver.Conn, error) {
-	if e := c.host.struck(Cut, Away); e != nil && !e.Hangs {
-		c.host.sim.hit(c.host, e.Fault, "connect")
+	host := c.by.host
+	if c.by.killed.Load() {
 		return nil, ErrReplyLost
 	}
-	return &simConn{host: c.host, sim: c.host.sim}, nil
+	if e := host.struck(Cut, Away); e != nil && !e.Hangs {
+		host.sim.hit(host, e.Fault, "connect")
+		return nil, ErrReplyLost
+	}
+	return &simConn{by: c.by, host: host, sim: host.sim}, nil
 }
 
 func (c simConnector) Driver() driver.Driver { return nil }
 
-// simConn is one host's connection to the server.
+// simConn is one process's connection to the server.
 type simConn struct {
+	by     *Process
 	host   *Host
 	sim    *Sim
 	tx     *simTx // the open transaction, which has the server's attention
@@ -63,7 +68,7 @@ func (c *simConn) QueryContext(ctx context.Context, stmt string, args []driver.N
 
 // do carries a statement to the server and its reply back.
 func (c *simConn) do(ctx context.Context, stmt string, args []driver.NamedValue, run func() error) (err error) {
-	p := c.host.passage(stmt, c.tx != nil)
+	p := c.by.passage(stmt, args, c.tx != nil)
 	defer func() { c.broken = c.broken || err != nil }()
 	if err := p.cross(ctx); err != nil {
 		return err
@@ -139,7 +144,7 @@ func (p *passage) giveUp(ctx context.Context, e *Episode) error {
 
 func (c *simConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver.Tx, error) {
 	tx := &simTx{conn: c, ctx: ctx, marked: c.host.lastMarked()}
-	p := c.host.passage("begin", false)
+	p := c.by.passage("begin", nil, false)
 	p.in = true
 	if err := p.cross(ctx); err != nil {
 		c.broken = true
@@ -171,7 +176,7 @@ type simTx struct {
 // Commit ends the transaction, whatever becomes of it.
 func (t *simTx) Commit() error {
 	c := t.conn
-	p := c.host.passage("commit", true)
+	p := c.by.passage("commit", nil, true)
 	if err := p.cross(t.ctx); err != nil {
 		c.broken = true
 		return errors.Join(err, t.Rollback())

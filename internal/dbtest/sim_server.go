@@ -14,9 +14,10 @@ import (
 // simServer is the database: one connection of SQLite in memory, which one transaction holds at
 // a time. Others wait for it in virtual time, as they would for a lock.
 type simServer struct {
-	conn  driver.Conn
-	ready map[string]driver.Stmt
-	turn  chan struct{} // has a token while somebody is served
+	conn      driver.Conn
+	ready     map[string]driver.Stmt
+	turn      chan struct{} // has a token while somebody is served
+	failovers int
 }
 
 func newSimServer(script string) (*simServer, error) {
@@ -25,17 +26,28 @@ func newSimServer(script string) (*simServer, error) {
 		return nil, err
 	}
 	s := &simServer{conn: conn, ready: map[string]driver.Stmt{}, turn: make(chan struct{}, 1)}
-	if _, err := conn.(driver.ExecerContext).ExecContext(context.Background(), script, nil); err != nil {
+	if err := s.script(script); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return s, nil
 }
 
+func (s *simServer) script(script string) error {
+	_, err := s.conn.(driver.ExecerContext).ExecContext(context.Background(), script, nil)
+	return err
+}
+
 func (s *simServer) close() {
+	s.forget()
+	s.conn.Close()
+}
+
+// forget closes the statements that it has prepared.
+func (s *simServer) forget() {
 	for _, stmt := range s.ready {
 		stmt.Close()
 	}
-	s.conn.Close()
+	clear(s.ready)
 }
 
 // take waits for the server's attention.
@@ -88,7 +100,7 @@ func (s *simServer) prepare(stmt string) (driver.Stmt, error) {
 	if ready := s.ready[stmt]; ready != nil {
 		return ready, nil
 	}
-	ready, err := s.conn.(driver.ConnPrepareContext).PrepareContext(context.Background(), stmt)
+	ready, err := s.conn.(driver.ConnPrepareContext).PrepareContext(context.Background(), s.inHistory(stmt))
 	if err == nil {
 		s.ready[stmt] = ready
 	}
@@ -100,19 +112,26 @@ func (s *Sim) committed(by *Host, marked time.Duration) {
 	if s.OnCommit == nil {
 		return
 	}
-	s.OnCommit(Commit{By: by, Marked: marked, Query: func(stmt string) [][]any {
-		found, err := s.server.query(stmt, nil)
-		if err != nil {
-			panic(fmt.Sprintf("%s: %v", stmt, err)) // a mistake of the test
+	s.OnCommit(Commit{By: by, Marked: marked, Query: s.server.read})
+}
+
+// read is a Query.
+func (s *simServer) read(stmt string, numbers ...int64) [][]any {
+	var args []driver.NamedValue
+	for i, n := range numbers {
+		args = append(args, driver.NamedValue{Ordinal: i + 1, Value: n})
+	}
+	found, err := s.query(stmt, args)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", stmt, err)) // a mistake of the test
+	}
+	all := make([][]any, len(found.rows))
+	for i, row := range found.rows {
+		for _, v := range row {
+			all[i] = append(all[i], v)
 		}
-		all := make([][]any, len(found.rows))
-		for i, row := range found.rows {
-			for _, v := range row {
-				all[i] = append(all[i], v)
-			}
-		}
-		return all
-	}})
+	}
+	return all
 }
 
 // simRows are rows that have been read.
