@@ -69,7 +69,7 @@ func Watch(ctx context.Context, db *coordd.DB, from int64, topics ...string) ite
 //
 // From 0 it begins with the first event; from [Revision], with the next one. When ctx ends
 // the watch ends, without an error. An error is the last thing that it yields: [ErrCompacted],
-// [ErrHistoryLost], [coordd.ErrInvalid], or what no waiting mends and the first statement
+// [coordd.ErrHistoryLost], [coordd.ErrInvalid], or what no waiting mends and the first statement
 // met: no tables, no database, no privilege, a wrong password. All else it takes for an outage
 // and tries again.
 //

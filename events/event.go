@@ -20,18 +20,10 @@ type Event struct {
 	Data     string    // JSON: the thing after the change, or as it last was
 }
 
-// Why a reader cannot have every event after its revision. They are wrapped; test with
-// [errors.Is].
-var (
-	// ErrCompacted says that some of them have been deleted, as they were old. Take
-	// [Revision], read the state that you follow anew, and watch from that revision.
-	ErrCompacted = journal.ErrCompacted
-
-	// ErrHistoryLost says that the database's newest revision is lower than one that the
-	// reader has seen: it was restored, or a failover lost commits. Whatever was learned from
-	// events may be wrong; start anew as after ErrCompacted.
-	ErrHistoryLost = journal.ErrHistoryLost
-)
+// ErrCompacted says that events after a reader's revision have been deleted, as they were
+// old. Take [Revision], read the state that you follow anew, and watch from that revision;
+// so too after [coordd.ErrHistoryLost].
+var ErrCompacted = journal.ErrCompacted
 
 // MaxList is the most events that List returns.
 const MaxList = 1000
@@ -46,7 +38,7 @@ func Revision(ctx context.Context, db *coordd.DB) (int64, error) {
 }
 
 // List returns the events after a revision in their order, limit at most (1 to [MaxList]), of
-// the given topics or of all. It fails with [ErrCompacted] or [ErrHistoryLost] where a watch
+// the given topics or of all. It fails with [ErrCompacted] or [coordd.ErrHistoryLost] where a watch
 // from there would.
 func List(ctx context.Context, db *coordd.DB, after int64, limit int, topics ...string) ([]Event, error) {
 	if after < 0 || limit < 1 || limit > MaxList {

@@ -31,7 +31,7 @@ func appended(ctx context.Context, t *testing.T, db *coordd.DB, topic string, su
 // bounded ends a watch that does not see what it should.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -15,15 +15,12 @@ import (
 
 var errRolledBack = errors.New("rolled back on purpose")
 
-// E1, E2: a thousand transactions at once, of which some are rolled back, some record two
+// A thousand transactions at once, of which some are rolled back, some record two
 // events and some go through the outbox, while several watch.
-func TestWatchersMissNothing(t *testing.T) {
+func TestE2WatchersMissNothing(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		const writers, watchers = 20, 4
-		each := 50
-		if product, _ := db.Product(t.Context()); product == "SQLite" {
-			each = dbtest.Runs(each) // it has one writer, and is slow under the race detector
-		}
+		each := dbtest.Runs(50)
 		ctx := bounded(t)
 		db.Pool().SetMaxIdleConns(writers + watchers + 4) // connections are not what is tested
 		var written sync.WaitGroup

@@ -25,9 +25,9 @@ func TestAnIdleWatchCostsOneStatementASecond(t *testing.T) {
 	})
 }
 
-// E2: an event is seen within a second, and the next ones sooner; after an outage of an hour
+// An event is seen within a second, and the next ones sooner; after an outage of an hour
 // within a few.
-func TestAnEventIsSeenInTime(t *testing.T) {
+func TestE2AnEventIsSeenInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, tapped, tap := dbtest.VirtualTime(t)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -29,12 +29,8 @@ type watch struct {
 }
 
 func (w *watch) run(ctx context.Context, yield func(Event, error) bool) {
-	var rings <-chan struct{} // nil: nobody rings
-	if w.db.Listener != nil {
-		var stop func()
-		rings, stop = w.db.Listener.Listen()
-		defer stop()
-	}
+	rings, stop := w.db.Listen("")
+	defer stop()
 	for {
 		events, err := w.look(ctx)
 		switch {
@@ -63,14 +59,14 @@ func (w *watch) run(ctx context.Context, yield func(Event, error) bool) {
 func (w *watch) look(ctx context.Context) ([]journal.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
-	newest, err := journal.Revision(ctx, w.db.Queries)
+	now, err := journal.ReadHistory(ctx, w.db.Queries)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.see(newest); err != nil {
+	if err := w.see(now); err != nil {
 		return nil, err
 	}
-	if newest == w.position {
+	if now.Revision <= w.position {
 		w.pause = min(max(2*w.pause, w.quick()), w.cfg.Poll)
 		return nil, nil
 	}
@@ -78,11 +74,11 @@ func (w *watch) look(ctx context.Context) ([]journal.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.see(next.Newest); err != nil {
+	if err := w.see(next.History); err != nil {
 		return nil, err
 	}
 	w.position, w.pause = next.Next, w.quick()
-	if next.Next < next.Newest {
+	if next.Next < next.Revision {
 		w.pause = 0
 	}
 	return next.Events, nil
@@ -91,19 +87,19 @@ func (w *watch) look(ctx context.Context) ([]journal.Event, error) {
 // quick is the pause after a change.
 func (w *watch) quick() time.Duration { return w.cfg.Poll / 8 }
 
-// see holds that the newest revision never falls.
-func (w *watch) see(newest int64) error {
-	if newest < w.seen {
-		return fmt.Errorf("%w: the newest revision was %d and is %d", ErrHistoryLost, w.seen, newest)
+// see holds that all is still there that was seen.
+func (w *watch) see(now journal.History) error {
+	if err := now.Lost(w.seen); err != nil {
+		return fmt.Errorf("revision %d was seen: %w", w.seen, err)
 	}
-	w.seen = newest
+	w.seen = max(w.seen, now.Revision)
 	return nil
 }
 
 // final tells what no waiting mends. A database that has answered once may well come back
 // from anything: tables that are being restored, a password that is being changed.
 func (w *watch) final(err error) bool {
-	if errors.Is(err, ErrCompacted) || errors.Is(err, ErrHistoryLost) {
+	if errors.Is(err, ErrCompacted) || errors.Is(err, coordd.ErrHistoryLost) {
 		return true
 	}
 	return !w.answered && (errors.Is(err, coordd.ErrSchema) || errors.Is(err, coordd.ErrNoDatabase) ||

@@ -14,8 +14,7 @@ import (
 	"github.com/coordd/coordd/internal/journal"
 )
 
-// E2
-func TestAWatchTakesTopics(t *testing.T) {
+func TestE2AWatchTakesTopics(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		appended(ctx, t, db, "a", "1", "2")
@@ -36,8 +35,8 @@ func TestAWatchTakesTopics(t *testing.T) {
 	})
 }
 
-// E2: more than a page, and what comes while it waits.
-func TestAWatchGoesOnWhereTheLogEnds(t *testing.T) {
+// More than a page, and what comes while it waits.
+func TestE2AWatchGoesOnWhereTheLogEnds(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		var many []string
@@ -62,8 +61,7 @@ func TestAWatchGoesOnWhereTheLogEnds(t *testing.T) {
 	})
 }
 
-// E2
-func TestAWatchFromBehindACompactionIsRefused(t *testing.T) {
+func TestE2AWatchFromBehindACompactionIsRefused(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		appended(ctx, t, db, "a", "1", "2", "3", "4")
@@ -84,8 +82,8 @@ func TestAWatchFromBehindACompactionIsRefused(t *testing.T) {
 	})
 }
 
-// E2: a watch whose caller is slower than the retention.
-func TestAWatchThatFallsBehindIsTold(t *testing.T) {
+// A watch whose caller is slower than the retention.
+func TestE2AWatchThatFallsBehindIsTold(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		appended(ctx, t, db, "a", "1")
@@ -105,8 +103,8 @@ func TestAWatchThatFallsBehindIsTold(t *testing.T) {
 	})
 }
 
-// E2: a restored backup.
-func TestARevisionThatFallsIsLostHistory(t *testing.T) {
+// A restored backup.
+func TestE2ARevisionThatFallsIsLostHistory(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		appended(ctx, t, db, "a", "1", "2", "3")
@@ -116,17 +114,17 @@ func TestARevisionThatFallsIsLostHistory(t *testing.T) {
 				set(t, db, "revision", 2)
 			}
 		}
-		if !errors.Is(end, ErrHistoryLost) {
-			t.Fatalf("got %v, want %v", end, ErrHistoryLost)
+		if !errors.Is(end, coordd.ErrHistoryLost) {
+			t.Fatalf("got %v, want %v", end, coordd.ErrHistoryLost)
 		}
-		if _, err := watched(ctx, quick, db, 3, 1); !errors.Is(err, ErrHistoryLost) {
-			t.Fatalf("resumed: got %v, want %v", err, ErrHistoryLost)
+		if _, err := watched(ctx, quick, db, 3, 1); !errors.Is(err, coordd.ErrHistoryLost) {
+			t.Fatalf("resumed: got %v, want %v", err, coordd.ErrHistoryLost)
 		}
 	})
 }
 
-// E2: also when it falls to what the watch has not come to yet.
-func TestAWatchRemembersTheNewestRevision(t *testing.T) {
+// Also when it falls to what the watch has not come to yet.
+func TestE2AWatchRemembersTheNewestRevision(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ctx := bounded(t)
 		var many []string
@@ -142,14 +140,14 @@ func TestAWatchRemembersTheNewestRevision(t *testing.T) {
 			}
 			got = max(got, e.Revision)
 		}
-		if !errors.Is(end, ErrHistoryLost) || got != page {
-			t.Fatalf("got %v after revision %d, want %v after %d", end, got, ErrHistoryLost, page)
+		if !errors.Is(end, coordd.ErrHistoryLost) || got != page {
+			t.Fatalf("got %v after revision %d, want %v after %d", end, got, coordd.ErrHistoryLost, page)
 		}
 	})
 }
 
-// E2: replies are lost and statements never sent, now and then and several in a row.
-func TestAWatchSurvivesOutages(t *testing.T) {
+// Replies are lost and statements never sent, now and then and several in a row.
+func TestE2AWatchSurvivesOutages(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		db := dbtest.Migrated(t, dsn)
 		shaky, tap := dbtest.OpenTapped(t, dsn)

@@ -17,8 +17,8 @@ const (
 
 	stmtEntered = `select count(*) from coordd_heartbeats where member_id = ?`
 
-	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, process, started_us)
-		values (?, ?, ?, ?, ?, ?, {now})`
+	stmtEnterMember = `insert into coordd_members (id, name, address, version, labels, process, kind, started_us)
+		values (?, ?, ?, ?, ?, ?, ?, {now})`
 
 	stmtEnterHeartbeat = `insert into coordd_heartbeats (member_id, seq, state, ttl_ms, beat_us)
 		values (?, 1, 'alive', ?, {now})`
@@ -27,15 +27,14 @@ const (
 	// say. It does not compare seq, as a beat of our own that was sent before and executed
 	// late would then look like a loss.
 	stmtBeat = `update coordd_heartbeats set seq = seq + 1, beat_us = {now}, load_json = ?
-		where member_id = ? and state in ('alive', 'draining')`
+		where member_id = ? and state in ('alive', 'draining')
+		and ` + journal.InHistory
 
 	// These end the session. 0 rows: it had ended before, or this is said twice.
 	stmtLeave = `update coordd_heartbeats set state = 'left', beat_us = {now}
 		where member_id = ? and state in ('alive', 'draining')`
 	stmtRestart = `update coordd_heartbeats set state = 'restarting', beat_us = {now}
 		where member_id = ? and state in ('alive', 'draining')`
-
-	stmtState = `select state from coordd_heartbeats where member_id = ?`
 )
 
 // enter writes the member's rows. They are written once however often it asks: the id is
@@ -47,6 +46,9 @@ func (s *Session) enter(ctx context.Context) error {
 		return err
 	}
 	if err := s.checkMaxTTL(ctx); err != nil {
+		return err
+	}
+	if err := s.enterHistory(ctx); err != nil {
 		return err
 	}
 	if err := s.lane.Open(ctx); err != nil {
@@ -77,16 +79,24 @@ func (s *Session) enter(ctx context.Context) error {
 }
 
 func (s *Session) checkMaxTTL(ctx context.Context) error {
-	var most int64
-	if err := s.db.Get(ctx, []any{&most}, stmtMaxTTL); errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("%w: coordd_meta has no max_ttl (insert it: 15000 is the default)", coordd.ErrSchema)
-	} else if err != nil {
+	limit, err := s.maxTTL(ctx)
+	if err != nil {
 		return err
 	}
-	if limit := time.Duration(most) * time.Millisecond; s.cfg.TTL > limit {
+	if s.cfg.TTL > limit {
 		return fmt.Errorf("%w: TTL %v is over this database's limit of %v (max_ttl in coordd_meta, in milliseconds)", coordd.ErrInvalid, s.cfg.TTL, limit)
 	}
 	return nil
+}
+
+// maxTTL is the longest TTL that a session on this database may have.
+func (s *Session) maxTTL(ctx context.Context) (time.Duration, error) {
+	var most int64
+	err := s.db.Get(ctx, []any{&most}, stmtMaxTTL)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fmt.Errorf("%w: coordd_meta has no max_ttl (insert it: 15000 is the default)", coordd.ErrSchema)
+	}
+	return time.Duration(most) * time.Millisecond, err
 }
 
 func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
@@ -95,7 +105,7 @@ func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {
 		return err
 	}
 	c := s.cfg
-	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels), s.process); err != nil {
+	if _, err := tx.Exec(ctx, stmtEnterMember, s.id, c.Name, c.Address, c.Version, encodeLabels(c.Labels), s.process, c.Kind); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, stmtEnterHeartbeat, s.id, c.TTL.Milliseconds()); err != nil {
@@ -110,8 +120,11 @@ func (s *Session) beats() {
 	for wait(s.life, s.untilBeat(), s.hurry) {
 		s.beat()
 	}
-	if errors.Is(s.Err(), ErrLeft) && s.farewell.stmt != "" {
-		s.left = s.sayGoodbye()
+	s.mu.Lock()
+	bye := s.farewell
+	s.mu.Unlock()
+	if errors.Is(s.Err(), ErrLeft) && bye.stmt != "" {
+		s.left = s.sayGoodbye(bye)
 	}
 }
 
@@ -137,24 +150,30 @@ func (s *Session) beat() {
 	sent := s.now() // before it waits for anything
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
 	defer cancel()
-	changed, err := s.lane.Exec(ctx, stmtBeat, s.load.Load(), s.id)
+	changed, err := s.lane.Exec(ctx, stmtBeat, s.load.Load(), s.id, s.history.Number())
 	switch {
 	case s.life.Err() != nil:
 	case err != nil:
 		s.missed(err)
 	case changed == 0:
-		s.revoke()
-		s.end(s.whyLost(ctx))
+		s.lose()
 	default:
 		s.renew(sent)
 	}
 }
 
 // renew counts the right from the moment at which the beat was sent. An answer that comes
-// later than that right lasts is worth nothing.
+// later than that right lasts is worth nothing. What was held at the deadline ends with
+// it, also where nobody has noticed it before this answer.
 func (s *Session) renew(sent time.Duration) {
+	s.expire()
 	s.mu.Lock()
 	now := s.now()
+	if s.revoked {
+		s.sent, s.failing = sent, false // it keeps its pace until it is over
+		s.mu.Unlock()
+		return
+	}
 	s.stalled = max(s.stalled, now-s.acked)
 	s.sent, s.acked, s.validUntil, s.failing = sent, now, sent+right(s.cfg.TTL), false
 	s.stats.Beats++
@@ -181,40 +200,14 @@ func (s *Session) missed(err error) {
 	}
 }
 
-// revoke ends the right, and all that hangs on it, at once.
-func (s *Session) revoke() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.validUntil = s.now()
-	s.cut(coordd.ErrLost)
-}
-
-// whyLost asks what has become of the row that took no beat. The session is lost whatever
-// the answer.
-func (s *Session) whyLost(ctx context.Context) error {
-	var state State
-	err := s.db.Get(ctx, []any{&state}, stmtState, s.id)
-	var why string
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		why = "its row is gone from this database"
-	case err != nil:
-		why = "its row takes no beats"
-	default:
-		why = "its row says " + string(state)
-	}
-	s.log.Warn("session lost", "reason", why)
-	return fmt.Errorf("session %s of %q: %w: %s", s.id, s.cfg.Name, coordd.ErrLost, why)
-}
-
-func (s *Session) sayGoodbye() (err error) {
+func (s *Session) sayGoodbye(bye farewell) (err error) {
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
-		_, err = transition(ctx, s.lane, s.id, s.farewell.action, s.farewell.stmt, s.id)
+		_, err = transition(ctx, s.lane, s.id, bye.action, bye.stmt, s.id)
 		cancel()
 		if err == nil {
 			journal.Ring(context.WithoutCancel(s.life), s.db)
-			s.log.Info(s.farewell.action)
+			s.log.Info(bye.action)
 			return nil
 		}
 	}

@@ -17,6 +17,9 @@ type Config struct {
 	Version string            // of the application; metadata
 	Labels  map[string]string // metadata; names and values as names, or an empty value
 
+	// Kind is what the member is for; empty means Server.
+	Kind Kind
+
 	// TTL is how long a session is valid after its latest beat; 0 means 6 s. A crash is
 	// noticed after a little more than that. It counts in whole milliseconds, and the
 	// database may hold an upper limit (15 s, in coordd_meta under max_ttl).
@@ -36,6 +39,15 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Kind is what a member is for.
+type Kind string
+
+// The kinds of members.
+const (
+	Server Kind = "member" // a server: what is shared out among members is given to it
+	Client Kind = "client" // a command that holds something for a while; lists leave it out where nobody asks for it
+)
+
 // DefaultTTL is the TTL of a Config that names none.
 const DefaultTTL = 6 * time.Second
 
@@ -54,6 +66,9 @@ func window(ttl time.Duration) time.Duration { return ttl + ttl*driftPercent/100
 
 // withDefaults fills what is zero.
 func (c Config) withDefaults() Config {
+	if c.Kind == "" {
+		c.Kind = Server
+	}
 	if c.TTL == 0 {
 		c.TTL = DefaultTTL
 	}
@@ -91,6 +106,9 @@ func (c Config) check() error {
 	}
 	if err := checkLabels(c.Labels); err != nil {
 		return err
+	}
+	if c.Kind != Server && c.Kind != Client {
+		return fmt.Errorf("kind %q: it is %s or %s", c.Kind, Server, Client)
 	}
 	return c.checkTimes()
 }

@@ -47,6 +47,7 @@ func TestBadConfigsAreRefusedWithTheReason(t *testing.T) {
 		{Config{Name: "a", Labels: map[string]string{"": "x"}}, "label"},
 		{Config{Name: "a", Labels: map[string]string{"zone": "\t"}}, "value of label zone"},
 		{Config{Name: "a", Labels: many}, "64 are the most"},
+		{Config{Name: "a", Kind: "guest"}, "it is member or client"},
 		{Config{Name: "a", TTL: -time.Second}, "positive"},
 		{Config{Name: "a", TTL: 6*time.Second + time.Microsecond}, "whole milliseconds"},
 		{Config{Name: "a", TTL: time.Second}, "raise the TTL"},

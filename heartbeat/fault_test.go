@@ -30,9 +30,9 @@ func ownServer(t *testing.T, name string, extra dbtest.Extra) (*dbtest.Server, *
 	return server, dbtest.Migrated(t, dsn)
 }
 
-// M3, with the server itself: stopped for three TTLs and started again, it finds everybody
+// With the server itself: stopped for three TTLs and started again, it finds everybody
 // who they were.
-func TestAStoppedDatabaseKillsNobody(t *testing.T) {
+func TestM3AStoppedDatabaseKillsNobody(t *testing.T) {
 	t.Parallel()
 	for name := range servers {
 		t.Run(name, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestAStoppedDatabaseKillsNobody(t *testing.T) {
 			}
 			stopped := time.Now()
 			for _, s := range all {
-				eventually(t, "suspended", func() bool { return s.Status() == Suspended })
+				dbtest.Eventually(t, "suspended", func() bool { return s.Status() == Suspended })
 			}
 			if took := time.Since(stopped); took > shortTTL {
 				t.Fatalf("all suspended after %v, want at most a TTL of %v", took, shortTTL)
@@ -58,7 +58,7 @@ func TestAStoppedDatabaseKillsNobody(t *testing.T) {
 			}
 			started := time.Now()
 			for _, s := range all {
-				eventually(t, "connected again", s.Valid)
+				dbtest.Eventually(t, "connected again", s.Valid)
 			}
 			t.Logf("connected again after %v; two beats are %v", time.Since(started), 2*shortTTL/3)
 			time.Sleep(2 * shortTTL) // nor is anybody reaped afterwards
@@ -113,7 +113,7 @@ func TestAStepOfTheDatabasesClockChangesNothing(t *testing.T) {
 			}
 			b.kill()
 			set("-3600s")
-			eventually(t, "b dead, whatever the clock says", func() bool { return stateOf(t, db, b.ID()) == Dead })
+			dbtest.Eventually(t, "b dead, whatever the clock says", func() bool { return stateOf(t, db, b.ID()) == Dead })
 		})
 	}
 }

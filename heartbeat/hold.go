@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/coordd/coordd"
 )
 
 // ErrSuspended is why a held context ends, and why none is given, while the session's right
@@ -45,6 +47,8 @@ func (s *Session) barred() error {
 		return s.Err()
 	case s.leaving:
 		return ErrLeft
+	case s.revoked:
+		return coordd.ErrLost // why is known in a moment
 	case s.now() >= s.validUntil:
 		return ErrSuspended
 	}
@@ -146,6 +150,7 @@ func (s *Session) States(ctx context.Context) iter.Seq[Status] {
 func (s *Session) tell() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.tellNews()
 }
 
 // Draining says whether this member was asked to hand over what it holds and take nothing

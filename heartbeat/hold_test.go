@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/clock"
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
@@ -51,6 +52,34 @@ func TestAHoldEndsAtTheDeadlineWithoutADatabase(t *testing.T) {
 			if held.Err() == nil {
 				t.Fatal("what was held came back")
 			}
+		}
+	})
+}
+
+// A process that thaws after its deadline may have its late beat answered before anything else
+// runs. The session goes on, as nobody has declared it dead; what it held does not.
+func TestALateBeatGivesBackNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		var frozen atomic.Int64
+		now := func() time.Duration { return clock.Now() + time.Duration(frozen.Load()) }
+		s, err := Join(clock.With(t.Context(), now), db, Config{Name: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Leave(t.Context())
+		held, release, err := s.Hold(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		frozen.Store(int64(s.cfg.TTL))
+		s.beat()
+		if !s.Valid() {
+			t.Fatalf("the session: got %s, want %s", s.Status(), Connected)
+		}
+		if cause := context.Cause(held); !errors.Is(cause, ErrSuspended) {
+			t.Fatalf("what it held: got %v, want it ended by %v", cause, ErrSuspended)
 		}
 	})
 }

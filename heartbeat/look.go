@@ -2,6 +2,7 @@ package heartbeat
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -9,8 +10,11 @@ import (
 )
 
 const (
-	stmtLook = `select member_id, seq, ttl_ms, state from coordd_heartbeats
-		where state in ('alive', 'draining', 'condemned')`
+	// stmtLook reads all who live, and with each of them the history. 0 rows: this member
+	// lives no more, as its next beat will tell.
+	stmtLook = `select ` + journal.HistoryFields + `, b.member_id, b.seq, b.ttl_ms, b.state
+		from ` + journal.HistoryTables + `
+		join coordd_heartbeats b on b.state in ('alive', 'draining', 'condemned')`
 
 	// stmtDeclareDead ends a session that was watched not to beat. 0 rows: it has beaten
 	// meanwhile, or has ended already.
@@ -27,23 +31,61 @@ func (s *Session) looks() {
 
 // look reads all beats, declares dead whose time has come, and returns when to look again.
 func (s *Session) look() time.Duration {
-	sent := s.now()
-	pulses, err := s.pulses()
+	sent, least := s.now(), s.leastSeq()
+	v, err := s.view()
 	if err != nil {
 		return s.lookFailed("a look at the others failed", err)
 	}
 	now := s.now()
+	if why := s.missing(v, least); why != "" {
+		s.historyLost(v.history, why)
+		return 0
+	}
 	stalled, failed := s.health(now)
 	if failed {
 		s.observer.restart()
 	}
-	for _, p := range s.observer.look(sent, now, stalled, pulses) {
+	for _, p := range s.observer.look(sent, now, stalled, v.others) {
 		if err := s.declareDead(p); err != nil {
 			return s.lookFailed("declaring "+p.id+" dead failed", err)
 		}
 	}
+	if err := s.watchQuarantine(now, v.history); err != nil {
+		return s.lookFailed("ending the quarantine of the database's history failed", err)
+	}
 	s.blind = false
-	return s.observer.next(s.keepPace(pulses)) - s.now()
+	return s.observer.next(s.keepPace(v.others)) - s.now()
+}
+
+// leastSeq is what this member's row must have reached: one when it joined, and one more with
+// each beat that was answered.
+func (s *Session) leastSeq() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 1 + s.stats.Beats
+}
+
+// missing says what this member knows to be committed and does not find, or nothing.
+func (s *Session) missing(v view, least int64) (what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(v.others) == 0 && v.seq == 0:
+		return "" // nothing was read: its next beat will tell
+	case v.history.Number() != s.history.Number() || !v.history.Intact():
+		return "the database's history has changed"
+	case v.history.Lags():
+		return ""
+	case v.seq != 0 && v.seq < least:
+		return fmt.Sprintf("beat %d was answered, and its row knows of %d", least, v.seq)
+	case v.history.Revision < s.revision:
+		return fmt.Sprintf("revision %d was seen, and the newest is %d", s.revision, v.history.Revision)
+	}
+	if s.revision != v.history.Revision {
+		s.revision = v.history.Revision
+		s.tellNews()
+	}
+	return ""
 }
 
 // lookFailed forgets what was seen: only time in which this process was itself healthy
@@ -73,25 +115,35 @@ func (s *Session) health(now time.Duration) (stalled time.Duration, failed bool)
 	return stalled, failed
 }
 
-// pulses reads the beats of all others that live.
-func (s *Session) pulses() ([]pulse, error) {
+// view is what a look has found.
+type view struct {
+	history journal.History
+	seq     int64   // this member's own; 0: it is not among the living
+	others  []pulse // the beats of all others that live
+}
+
+func (s *Session) view() (v view, err error) {
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.Timeout)
 	defer cancel()
 	type row struct {
 		pulse
-		ms    int64
-		state State
+		history journal.History
+		ms      int64
+		state   State
 	}
-	rows, err := coordd.All(ctx, s.db.Queries, func(r *row) []any { return []any{&r.id, &r.seq, &r.ms, &r.state} }, stmtLook)
-	others := make([]pulse, 0, len(rows))
+	rows, err := coordd.All(ctx, s.db.Queries, func(r *row) []any {
+		return append(r.history.Fields(), &r.id, &r.seq, &r.ms, &r.state)
+	}, stmtLook)
 	for _, r := range rows {
+		v.history = r.history
 		if r.id == s.id {
+			v.seq = r.seq
 			s.draining.Store(r.state == Draining)
 		} else {
-			others = append(others, pulse{id: r.id, seq: r.seq, ttl: time.Duration(r.ms) * time.Millisecond})
+			v.others = append(v.others, pulse{id: r.id, seq: r.seq, ttl: time.Duration(r.ms) * time.Millisecond})
 		}
 	}
-	return others, err
+	return v, err
 }
 
 // leastPace bounds what a row with a tiny TTL can make everybody do.

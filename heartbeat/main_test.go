@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // shortTTL makes real-time tests short, and leaves a loaded machine some room.
-const shortTTL = 2 * time.Second
+var shortTTL = dbtest.Stretch(2 * time.Second)
 
 // joined joins, and leaves with the test.
 func joined(t *testing.T, db *coordd.DB, cfg Config) *Session {
@@ -47,22 +47,10 @@ func stateOf(t *testing.T, db *coordd.DB, id string) State {
 	return "absent"
 }
 
-// eventually waits for a condition, for longer than any machine should need.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after a minute: got nothing, want %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 // declareDead declares a session dead as an observer would that had watched it.
 func declareDead(t *testing.T, db *coordd.DB, id string) {
 	t.Helper()
-	eventually(t, "a death by compare-and-set", func() bool {
+	dbtest.Eventually(t, "a death by compare-and-set", func() bool {
 		var seq int64
 		if err := db.Get(t.Context(), []any{&seq}, `select seq from coordd_heartbeats where member_id = ?`, id); err != nil {
 			t.Fatal(err)
@@ -79,7 +67,7 @@ func within(t *testing.T, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
-		t.Fatalf("after a minute: got nothing, want %s", what)
+	case <-time.After(dbtest.Patience):
+		t.Fatalf("after %v: got nothing, want %s", dbtest.Patience, what)
 	}
 }

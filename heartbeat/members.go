@@ -35,11 +35,14 @@ type Member struct {
 	Address string
 	Version string
 	Labels  map[string]string
+	Kind    Kind
 	State   State
 	Load    *Load // as its latest beat brought it; nil: it tells none
 	TTL     time.Duration
 	Age     time.Duration // since its latest beat or change of state, by the database's clock: for people
 	Joined  time.Time     // by the database's clock: for people
+	Held    int           // rights that hang on it: leaderships and locks
+	Slots   int           // of groups of jobs that it owns
 }
 
 // Overdue says that a member counts as living though its beat is older than its TTL: it
@@ -47,8 +50,12 @@ type Member struct {
 func (m Member) Overdue() bool { return !m.State.Ended() && m.Age > m.TTL }
 
 // stmtMembers reads everyone. A member is two rows, written in one transaction.
-const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.started_us,
-		h.state, h.ttl_ms, {now} - h.beat_us, coalesce(h.load_json, '')
+const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.kind, m.started_us,
+		h.state, h.ttl_ms, {now} - h.beat_us, coalesce(h.load_json, ''),
+		case when h.state in ('alive', 'draining', 'condemned') then
+			(select count(*) from coordd_leases l where l.holder = m.id) + (select count(*) from coordd_shared s where s.member_id = m.id)
+		else 0 end,
+		case when h.state in ('alive', 'draining', 'condemned') then (select count(*) from coordd_slots s where s.owner = m.id) else 0 end
 	from coordd_members m join coordd_heartbeats h on h.member_id = m.id`
 
 // Members lists everyone, in the order of their names and of joining; those that have
@@ -60,7 +67,7 @@ func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
 		started, ttl, silent int64
 	}
 	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
-		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.started, &r.m.State, &r.ttl, &r.silent, &r.load}
+		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.m.Kind, &r.started, &r.m.State, &r.ttl, &r.silent, &r.load, &r.m.Held, &r.m.Slots}
 	}, stmtMembers)
 	if err != nil {
 		return nil, fmt.Errorf("members: %w", err)

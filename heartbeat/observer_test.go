@@ -50,7 +50,7 @@ func TestAMemberThatBeatsIsNeverOverdue(t *testing.T) {
 	}
 }
 
-func TestBlindTimeDoesNotCount(t *testing.T) {
+func TestM3BlindTimeDoesNotCount(t *testing.T) {
 	o := new(observer)
 	observe(o, 5, stopsAt(0), healthy)
 	// Frozen for an hour: what it saw before is worth nothing.
@@ -64,7 +64,7 @@ func TestBlindTimeDoesNotCount(t *testing.T) {
 	}
 }
 
-func TestTimeWithoutAnOwnBeatDoesNotCount(t *testing.T) {
+func TestM3TimeWithoutAnOwnBeatDoesNotCount(t *testing.T) {
 	stuck := func(int) time.Duration { return 4 * second } // reads work, and writes take long
 	if got := observe(new(observer), 600, stopsAt(0), stuck); got != -1 {
 		t.Fatalf("overdue: got %d s, want never", got)
@@ -94,7 +94,7 @@ func TestTheLastLookIsTimedToTheWindow(t *testing.T) {
 // The promise itself, over any schedule: whoever is found overdue has no right left, as the
 // beat that was last answered was sent before it was committed, committed before it was
 // seen, and watched for longer than it carries; with clocks whose rates differ by 1 %.
-func TestNobodyIsOverdueWhileValid(t *testing.T) {
+func TestM1NobodyIsOverdueWhileValid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ttl := time.Duration(rapid.IntRange(300, 15000).Draw(t, "ttl")) * time.Millisecond
 		skew := rapid.Float64Range(-0.01, 0.01).Draw(t, "skew") // of the observer's clock

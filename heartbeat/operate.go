@@ -2,6 +2,7 @@ package heartbeat
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -25,37 +26,70 @@ const (
 		where not exists (select 1 from coordd_heartbeats h where h.member_id = coordd_members.id)`
 )
 
+// AuditTopic is the topic of events that say who asked for a change. Their subject is what the
+// change is about, as the member's name; their actions are drain, undrain and forget.
+const AuditTopic = "audit"
+
+// By says on whose behalf something is changed. It stands in an event of topic [AuditTopic],
+// in the commit of the change.
+type By struct {
+	Actor  string `json:"actor"`            // a user, or the name of a token
+	Remote string `json:"remote,omitempty"` // the address that it came from
+	Via    string `json:"via,omitempty"`    // what was asked, as "POST /v1/members/app-7/drain"
+	Reason string `json:"reason,omitempty"`
+}
+
 // Drain asks a member to hand over what it holds and take nothing new; it goes on beating.
 // It fails with [coordd.ErrNone] if no member of that id is alive and not draining.
-func Drain(ctx context.Context, db *coordd.DB, id string) error {
-	return operate(ctx, db, id, "draining", stmtDrain)
+func Drain(ctx context.Context, db *coordd.DB, id string, by ...By) error {
+	return operation{"drain", "draining", stmtDrain}.do(ctx, db, id, by)
 }
 
 // Undrain takes Drain back. It fails with [coordd.ErrNone] if no member of that id is
 // draining.
-func Undrain(ctx context.Context, db *coordd.DB, id string) error {
-	return operate(ctx, db, id, "undrained", stmtUndrain)
+func Undrain(ctx context.Context, db *coordd.DB, id string, by ...By) error {
+	return operation{"undrain", "undrained", stmtUndrain}.do(ctx, db, id, by)
 }
 
 // Forget condemns a member: its beats are refused from now on, so its session is lost, and it
 // is declared dead once its right has run out for those who watch. A process that still
 // works joins again under a new id. It fails with [coordd.ErrNone] if no member of that id
 // is alive or draining.
-func Forget(ctx context.Context, db *coordd.DB, id string) error {
-	return operate(ctx, db, id, "condemned", stmtCondemn)
+func Forget(ctx context.Context, db *coordd.DB, id string, by ...By) error {
+	return operation{"forget", "condemned", stmtCondemn}.do(ctx, db, id, by)
 }
 
-func operate(ctx context.Context, db *coordd.DB, id, action, stmt string) error {
-	changed, err := transition(ctx, db, id, action, stmt, id)
-	if err == nil && !changed {
-		err = coordd.ErrNone
-	}
-	if changed {
-		journal.Ring(ctx, db)
-	}
+// operation is what may be done to a member from outside.
+type operation struct{ name, action, stmt string }
+
+// do changes the member, and records that and who asked for it in the same transaction.
+func (o operation) do(ctx context.Context, db *coordd.DB, id string, by []By) error {
+	err := db.Tx(ctx, func(tx coordd.Queries) error {
+		changed, err := tx.Exec(ctx, o.stmt, id)
+		if err != nil {
+			return err
+		}
+		if changed == 0 {
+			return coordd.ErrNone
+		}
+		e, err := eventOf(ctx, tx, id, o.action)
+		if err != nil {
+			return err
+		}
+		events := []journal.Event{e}
+		for _, b := range by {
+			data, err := json.Marshal(b)
+			if err != nil {
+				return err
+			}
+			events = append(events, journal.Event{Topic: AuditTopic, Subject: e.Subject, Action: o.name, MemberID: id, Data: string(data)})
+		}
+		return journal.Append(ctx, tx, events...)
+	})
 	if err != nil {
-		return fmt.Errorf("member %s, %s: %w", id, action, err)
+		return fmt.Errorf("member %s, %s: %w", id, o.name, err)
 	}
+	journal.Ring(ctx, db)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package heartbeat
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 func TestDrainingAndBack(t *testing.T) {
@@ -21,17 +23,17 @@ func TestDrainingAndBack(t *testing.T) {
 		if err := Drain(t.Context(), db, s.ID()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it knows", s.Draining)
+		dbtest.Eventually(t, "it knows", s.Draining)
 		beats := s.Stats().Beats
-		eventually(t, "it beats on", func() bool { return s.Stats().Beats > beats+1 })
+		dbtest.Eventually(t, "it beats on", func() bool { return s.Stats().Beats > beats+1 })
 		if got := stateOf(t, db, s.ID()); got != Draining || !s.Valid() {
 			t.Fatalf("got %s, valid %v, want %s and valid", got, s.Valid(), Draining)
 		}
 		if err := Undrain(t.Context(), db, s.ID()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it knows", func() bool { return !s.Draining() })
-		for _, operate := range []func(context.Context, *coordd.DB, string) error{Drain, Undrain, Forget} {
+		dbtest.Eventually(t, "it knows", func() bool { return !s.Draining() })
+		for _, operate := range []func(context.Context, *coordd.DB, string, ...By) error{Drain, Undrain, Forget} {
 			if err := operate(t.Context(), db, "nobody"); !errors.Is(err, coordd.ErrNone) {
 				t.Fatalf("got %v, want %v", err, coordd.ErrNone)
 			}
@@ -47,7 +49,7 @@ func TestADrainingMemberThatDiesIsSeenDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.kill()
-		eventually(t, "its death", func() bool { return stateOf(t, db, s.ID()) == Dead })
+		dbtest.Eventually(t, "its death", func() bool { return stateOf(t, db, s.ID()) == Dead })
 	})
 }
 
@@ -62,15 +64,15 @@ func TestAForgottenMemberIsLostAndThenDead(t *testing.T) {
 		if !errors.Is(s.Err(), coordd.ErrLost) {
 			t.Fatalf("got %v, want %v", s.Err(), coordd.ErrLost)
 		}
-		eventually(t, "its death", func() bool { return stateOf(t, db, s.ID()) == Dead })
+		dbtest.Eventually(t, "its death", func() bool { return stateOf(t, db, s.ID()) == Dead })
 		if silent := s.now() - s.sent; silent < window(shortTTL) {
 			t.Fatalf("declared dead %v after its last beat was sent, want %v at least", silent, window(shortTTL))
 		}
 	})
 }
 
-// M4 and E1: each change of state is one event, in order, with what the member last was.
-func TestEachChangeIsOneEvent(t *testing.T) {
+// Each change of state is one event, in order, with what the member last was.
+func TestM4EachChangeIsOneEvent(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		a := joined(t, db, Config{Name: "a", TTL: shortTTL, Labels: map[string]string{"zone": "b"}})
 		b := joined(t, db, Config{Name: "b", TTL: shortTTL})
@@ -82,7 +84,7 @@ func TestEachChangeIsOneEvent(t *testing.T) {
 			t.Fatalf("a second drain: got %v, want %v", err, coordd.ErrNone)
 		}
 		c.kill()
-		eventually(t, "c dead", func() bool { return stateOf(t, db, c.ID()) == Dead }) // by either of two
+		dbtest.Eventually(t, "c dead", func() bool { return stateOf(t, db, c.ID()) == Dead }) // by either of two
 		if err := a.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +108,35 @@ func TestEachChangeIsOneEvent(t *testing.T) {
 		}
 		if want := `{"id":"` + a.ID() + `","name":"a","address":"","version":"","labels":{"zone":"b"}}`; events[5].data != want || events[5].member != a.ID() {
 			t.Fatalf("data: got %s of %s, want %s", events[5].data, events[5].member, want)
+		}
+	})
+}
+
+// Who asked for a change is recorded with it: both or neither.
+func TestWhoAskedIsRecordedWithTheChange(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		s := joined(t, db, Config{Name: "a"})
+		by := By{Actor: "ci", Remote: "10.0.0.9:4711", Via: "POST /v1/members/a/drain", Reason: "kernel \"update\""}
+		if err := Drain(t.Context(), db, s.ID(), by); err != nil {
+			t.Fatal(err)
+		}
+		if err := Drain(t.Context(), db, s.ID(), by); !errors.Is(err, coordd.ErrNone) {
+			t.Fatalf("a second drain: got %v, want %v", err, coordd.ErrNone)
+		}
+		page, err := journal.Read(t.Context(), db.Queries, 1, 10) // after joined
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Events) != 2 || page.Events[0].Action != "draining" {
+			t.Fatalf("got %+v, want the change and who asked for it", page.Events)
+		}
+		var got By
+		e := page.Events[1]
+		if err := json.Unmarshal([]byte(e.Data), &got); err != nil || got != by {
+			t.Fatalf("got %+v and %v, want %+v", got, err, by)
+		}
+		if e.Topic != AuditTopic || e.Subject != "a" || e.Action != "drain" || e.MemberID != s.ID() {
+			t.Fatalf("got %+v", e)
 		}
 	})
 }
@@ -134,7 +165,7 @@ func TestLoadRidesOnTheBeat(t *testing.T) {
 		load := Load{CPU: 0.25, Memory: 0.5, Average: 1.5, Extra: map[string]float64{"queue": 7}}
 		s := joined(t, db, Config{Name: "a", TTL: shortTTL, Load: func() Load { return load }})
 		joined(t, db, Config{Name: "tells none", TTL: shortTTL})
-		eventually(t, "a beat", func() bool { return s.Stats().Beats > 0 })
+		dbtest.Eventually(t, "a beat", func() bool { return s.Stats().Beats > 0 })
 		members, err := Members(t.Context(), db)
 		if err != nil {
 			t.Fatal(err)

@@ -35,6 +35,15 @@ func process() string {
 	return strings.Join([]string{strings.TrimSpace(string(boot)), namespace, strconv.Itoa(os.Getuid()), pid, started}, " ")
 }
 
+// processOf is what a member says of its process. A client says nothing: what it has started may
+// run for a moment longer than itself, so from its end nothing must be concluded.
+func processOf(kind Kind) string {
+	if kind == Client {
+		return ""
+	}
+	return process()
+}
+
 // gone says whether a process that process has named has certainly ended: it was one of
 // this very boot, PID namespace and user (another user's may be hidden), and nothing is
 // there any more, or something that was started at another time.
@@ -65,9 +74,14 @@ func startOf(pid string) (string, error) {
 	return fields[19], nil
 }
 
+// stmtPredecessors leaves out those who held something on behalf of others: these do not end with
+// the process, and may count on what they were promised for as long as its session was valid.
 const stmtPredecessors = `select m.id, m.process, h.seq
 	from coordd_members m join coordd_heartbeats h on h.member_id = m.id
-	where m.name = ? and m.id <> ? and h.state in ('alive', 'draining', 'condemned')`
+	where m.name = ? and m.id <> ? and h.state in ('alive', 'draining', 'condemned')
+	and not exists (select 1 from coordd_leases l where l.holder = m.id and l.client <> '')
+	and not exists (select 1 from coordd_shared s where s.member_id = m.id and s.client <> '')
+	and not exists (select 1 from coordd_group_members g where g.member_id = m.id and g.client <> '')`
 
 // succeed declares those dead at once that bore this member's name in a process of this
 // machine that has ended: a restart need not wait for the TTL. It is a courtesy: what fails

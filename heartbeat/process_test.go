@@ -3,6 +3,7 @@ package heartbeat
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
@@ -37,6 +38,7 @@ func TestOnlyAProcessOfThisMachineThatHasEndedIsGone(t *testing.T) {
 }
 
 func TestARestartNeedNotWaitForItsPredecessor(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		ended, lives, other := joined(t, db, Config{Name: "a"}), joined(t, db, Config{Name: "a"}), joined(t, db, Config{Name: "b"})
 		ended.kill()
@@ -53,6 +55,59 @@ func TestARestartNeedNotWaitForItsPredecessor(t *testing.T) {
 		joined(t, db, Config{Name: "a"})
 		if a, b, c := stateOf(t, db, ended.ID()), stateOf(t, db, lives.ID()), stateOf(t, db, other.ID()); a != Dead || b != Alive || c != Alive {
 			t.Fatalf("the ended one, one that lives, one of another name: got %s, %s, %s, want %s, %s, %s", a, b, c, Dead, Alive, Alive)
+		}
+	})
+}
+
+// A program for which a member holds something lives on when the member is killed, and counts on it
+// until the member's right would have run out.
+func TestWhoHoldsForOthersHasNoSuccessor(t *testing.T) {
+	if process() == "" {
+		t.Skip("this system does not tell processes apart")
+	}
+	dbtest.AsAdministrator(t)
+	for what, stmt := range map[string]string{
+		"a lease":          `insert into coordd_leases (name, holder, grant_id, token, value, request, since_us, client, guards) values ('lock/x', ?, 'g', 1, '', '', 0, ?, 0)`,
+		"a share of one":   `insert into coordd_shared (lease, member_id, grant_id, token, since_us, client, guards) values ('lock/x', ?, 'g', 1, 0, ?, 0)`,
+		"a group's stream": `insert into coordd_group_members (grp, member_id, seen, since_us, client) values ('g', ?, 0, 0, ?)`,
+	} {
+		t.Run(what, func(t *testing.T) {
+			dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+				f := strings.Fields(process())
+				f[4] = "1" // as if another process had had this PID
+				for client, want := range map[string]State{"": Dead, "program": Alive} {
+					name := "a" + client
+					ended := joined(t, db, Config{Name: name, TTL: 15 * time.Second}) // nobody sees it dead meanwhile
+					ended.kill()
+					if _, err := db.Exec(t.Context(), `update coordd_members set process = ? where id = ?`, strings.Join(f, " "), ended.ID()); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := db.Exec(t.Context(), stmt, ended.ID(), client); err != nil {
+						t.Fatal(err)
+					}
+					joined(t, db, Config{Name: name})
+					if got := stateOf(t, db, ended.ID()); got != want {
+						t.Errorf("one that was killed and held it for %q: got %s, want %s", client, got, want)
+					}
+					if _, err := db.Exec(t.Context(), `delete from `+strings.Fields(stmt)[2]); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// What a client has started may outlive it, so its end frees nothing before its right has run out.
+func TestAClientHasNoSuccessor(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		client, server := joined(t, db, Config{Name: "a", Kind: Client}), joined(t, db, Config{Name: "b"})
+		if client.process != "" || server.process != process() {
+			t.Errorf("processes: got %q and %q, want none of a client", client.process, server.process)
+		}
+		members, err := Members(t.Context(), db)
+		if err != nil || len(members) != 2 || members[0].Kind != Client || members[1].Kind != Server {
+			t.Errorf("got %v and %v, want a client and a server", members, err)
 		}
 	})
 }

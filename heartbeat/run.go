@@ -19,11 +19,18 @@ import (
 // what fn returned, or nil if ctx has ended.
 func Run(ctx context.Context, db *coordd.DB, cfg Config, fn func(ctx context.Context, s *Session) error) error {
 	s, err := Join(ctx, db, cfg)
+	pause := backoff.NewExponentialBackOff()
 	for err == nil {
 		var lost bool
+		began := time.Now()
 		lost, err = s.serve(ctx, fn)
 		if !lost || ctx.Err() != nil {
 			break
+		}
+		if time.Since(began) > s.cfg.TTL {
+			pause.Reset()
+		} else {
+			wait(ctx, pause.NextBackOff(), nil) // one that is lost as soon as it has joined must not storm
 		}
 		s, err = joinAgain(ctx, db, cfg)
 	}

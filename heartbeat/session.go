@@ -13,6 +13,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/clock"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 // ErrLeft is what [Session.Err] says after [Session.Leave].
@@ -39,26 +40,38 @@ type Session struct {
 	acked      time.Duration // and when its answer came
 	validUntil time.Duration // when its right runs out
 	suspended  bool          // it has run out
+	revoked    bool          // it is over for good
+	revision   int64         // the newest that was seen
 	failing    bool          // the latest beat failed
 	failed     bool          // one has failed since the previous look
 	stalled    time.Duration // the longest time between two answers since the previous look
 	leaving    bool          // it beats only until what it held was released
 	holds      map[*hold]struct{}
 	changed    chan struct{} // closed when the status has changed
+	news       chan struct{} // closed when that, or the revision, has
+	ending     bool          // nothing new is begun
+	farewell   farewell
 	stats      Stats
+
+	besideMu sync.Mutex
+	beside   map[any]any // what other packages keep here
 
 	draining atomic.Bool
 	load     atomic.Value // string: the latest load as JSON
 
-	farewell struct{ action, stmt string } // how to say goodbye; none: not at all
-
 	pace  atomic.Int64  // the time from one beat or look to the next
 	hurry chan struct{} // wakes the beat loop when the pace has quickened
 
+	history journal.History // as it was when the session joined
+
 	// Of the look loop alone.
-	observer observer
-	blind    bool // the latest look failed
+	observer   observer
+	quarantine quarantine
+	blind      bool // the latest look failed
 }
+
+// farewell is how to say goodbye; the zero one says nothing.
+type farewell struct{ action, stmt string }
 
 // Join makes this process a member. Its ctx bounds the call and nothing after it; so does
 // the TTL. It fails with [coordd.ErrInvalid], [coordd.ErrSchema], and the
@@ -67,10 +80,6 @@ type Session struct {
 //
 // End every session with [Session.Leave], also one that was lost.
 func Join(ctx context.Context, db *coordd.DB, cfg Config) (*Session, error) {
-	return join(ctx, db, cfg, clock.Now)
-}
-
-func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Duration) (*Session, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
@@ -80,10 +89,12 @@ func join(ctx context.Context, db *coordd.DB, cfg Config, now func() time.Durati
 		return nil, fmt.Errorf("join: no randomness for an id: %w", err)
 	}
 	s := &Session{
-		id: id.String(), process: process(), cfg: cfg, db: db, lane: db.Lane(), now: now,
+		id: id.String(), process: processOf(cfg.Kind), cfg: cfg, db: db, lane: db.Lane(), now: clock.Of(ctx),
 		log:     cfg.Logger.With("member", id.String(), "name", cfg.Name),
 		hurry:   make(chan struct{}, 1),
 		changed: make(chan struct{}),
+		news:    make(chan struct{}),
+		beside:  map[any]any{},
 		holds:   map[*hold]struct{}{},
 	}
 	s.pace.Store(int64(cfg.Beat))
@@ -148,7 +159,7 @@ func (s *Session) depart(action, stmt string) error {
 	s.mu.Lock()
 	if !s.leaving {
 		s.leaving = true
-		s.farewell.action, s.farewell.stmt = action, stmt
+		s.farewell = farewell{action, stmt}
 		s.cut(ErrLeft)
 		s.tell()
 	}
@@ -156,9 +167,12 @@ func (s *Session) depart(action, stmt string) error {
 	still := s.awaitReleases(s.cfg.TTL)
 	if still > 0 {
 		s.mu.Lock()
-		s.farewell.stmt = ""
+		s.farewell = farewell{}
 		s.mu.Unlock()
 	}
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
 	s.end(ErrLeft)
 	s.loops.Wait()
 	if still > 0 && errors.Is(s.Err(), ErrLeft) {

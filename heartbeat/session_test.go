@@ -90,53 +90,6 @@ func TestLeaveIsSeenAtOnce(t *testing.T) {
 	})
 }
 
-func TestASilentMemberIsSeenDead(t *testing.T) {
-	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		a := joined(t, db, Config{Name: "a", TTL: shortTTL})
-		b := joined(t, db, Config{Name: "b", TTL: shortTTL})
-		b.kill()
-		eventually(t, "b dead", func() bool { return stateOf(t, db, b.ID()) == Dead })
-		if silent := b.now() - b.sent; silent < window(shortTTL) {
-			t.Fatalf("declared dead %v after its last beat was sent, want %v at least", silent, window(shortTTL))
-		}
-		if got := stateOf(t, db, a.ID()); got != Alive {
-			t.Fatalf("the survivor: got %s, want %s", got, Alive)
-		}
-	})
-}
-
-func TestDeathIsOneCompareAndSet(t *testing.T) {
-	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		insert := func(id string, state State) {
-			if _, err := db.Exec(t.Context(), `insert into coordd_heartbeats (member_id, seq, state, ttl_ms, beat_us) values (?, 5, ?, 6000, 0)`, id, state); err != nil {
-				t.Fatal(err)
-			}
-		}
-		changes := func(want int64, what, stmt string, args ...any) {
-			t.Helper()
-			got, err := db.Exec(t.Context(), stmt, args...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != want {
-				t.Fatalf("%s: got %d rows, want %d", what, got, want)
-			}
-		}
-		insert("x", Alive)
-		insert("y", Left)
-		changes(0, "death by a beat seen earlier", stmtDeclareDead, "x", 4)
-		changes(1, "beat", stmtBeat, nil, "x")
-		changes(0, "death by a beat that is not the latest any more", stmtDeclareDead, "x", 5)
-		changes(1, "death", stmtDeclareDead, "x", 6)
-		changes(0, "a second death", stmtDeclareDead, "x", 6)
-		changes(0, "a beat of the dead", stmtBeat, nil, "x")
-		changes(0, "the dead leave", stmtLeave, "x")
-		changes(0, "death of one that left", stmtDeclareDead, "y", 5)
-		changes(0, "a beat of one that left", stmtBeat, nil, "y")
-		changes(0, "a beat of one that never was", stmtBeat, nil, "z")
-	})
-}
-
 func TestADeadSessionIsLostForGood(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		s := joined(t, db, Config{Name: "a", TTL: shortTTL})
@@ -190,68 +143,6 @@ func TestAJoinWhoseReplyWasLostEntersOnce(t *testing.T) {
 	})
 }
 
-func TestABeatThatIsExecutedLateRevivesNobody(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, dsn string) {
-		other := dbtest.Migrated(t, dsn)
-		db, tap := dbtest.OpenTapped(t, dsn)
-		s := joined(t, db, Config{Name: "a", TTL: shortTTL})
-		held, release := make(chan struct{}), make(chan struct{})
-		var first atomic.Bool
-		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
-			if strings.Contains(stmt, "seq = seq + 1") && first.CompareAndSwap(false, true) {
-				close(held)
-				<-release
-			}
-			return do()
-		})
-		within(t, held, "a beat under way")
-		declareDead(t, other, s.ID())
-		close(release)
-		within(t, s.Done(), "the session lost")
-		if got := stateOf(t, other, s.ID()); got != Dead {
-			t.Fatalf("state: got %s, want %s", got, Dead)
-		}
-	})
-}
-
-// An outage that hits everyone kills nobody: all are suspended, and all are connected
-// again as who they were. Once nothing passes, once reads pass and writes do not.
-func TestAnOutageKillsNobody(t *testing.T) {
-	for name, hit := range map[string]func(stmt string) bool{
-		"nothing works": func(string) bool { return true },
-		"reads work":    func(stmt string) bool { return !strings.HasPrefix(stmt, "select") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dbtest.Each(t, func(t *testing.T, dsn string) {
-				reader := dbtest.Migrated(t, dsn)
-				db, tap := dbtest.OpenTapped(t, dsn)
-				a := joined(t, db, Config{Name: "a", TTL: shortTTL})
-				b := joined(t, db, Config{Name: "b", TTL: shortTTL})
-				began := time.Now()
-				tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
-					if hit(stmt) {
-						return dbtest.ErrReplyLost
-					}
-					return do()
-				})
-				eventually(t, "both suspended", func() bool { return !a.Valid() && !b.Valid() })
-				if took := time.Since(began); took > shortTTL {
-					t.Fatalf("suspended after %v, want at most %v", took, shortTTL)
-				}
-				eventually(t, "two TTLs gone", func() bool { return time.Since(began) > 2*shortTTL })
-				tap.Disturb(nil)
-				eventually(t, "both connected again", func() bool { return a.Valid() && b.Valid() })
-				eventually(t, "two TTLs more gone", func() bool { return time.Since(began) > 4*shortTTL })
-				for _, s := range []*Session{a, b} {
-					if got := stateOf(t, reader, s.ID()); got != Alive || s.Err() != nil {
-						t.Fatalf("%s: got %s and %v, want %s", s.Name(), got, s.Err(), Alive)
-					}
-				}
-			})
-		})
-	}
-}
-
 func TestAnExhaustedPoolDoesNotEndTheSession(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		db.Pool().SetMaxOpenConns(3)
@@ -275,7 +166,7 @@ func TestAPoolOfOneConnectionWorks(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		db.Pool().SetMaxOpenConns(1)
 		s := joined(t, db, Config{Name: "a", TTL: shortTTL})
-		eventually(t, "three beats", func() bool { return s.Stats().Beats >= 3 })
+		dbtest.Eventually(t, "three beats", func() bool { return s.Stats().Beats >= 3 })
 		if got := stateOf(t, db, s.ID()); got != Alive {
 			t.Fatalf("state: got %s, want %s", got, Alive)
 		}
@@ -310,7 +201,7 @@ func TestABeatCostsTwoStatements(t *testing.T) {
 		db, tap := dbtest.OpenTapped(t, dsn)
 		s := joined(t, db, Config{Name: "a", TTL: shortTTL})
 		beats, statements := s.Stats().Beats, tap.Statements()
-		eventually(t, "six beats", func() bool { return s.Stats().Beats >= beats+6 })
+		dbtest.Eventually(t, "six beats", func() bool { return s.Stats().Beats >= beats+6 })
 		s.kill()
 		beats, statements = s.Stats().Beats-beats, tap.Statements()-statements
 		if most := 2*int(beats) + 2; statements > most { // one of each may be under way at either end

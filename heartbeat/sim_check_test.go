@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"database/sql/driver"
 	"time"
 
 	"github.com/coordd/coordd/internal/dbtest"
@@ -99,7 +100,7 @@ func (w *world) checkValid() {
 
 // began checks the sessions of a host as it begins a statement: who thaws, takes an old reply
 // for a new one and asks again is not wrong for long.
-func (w *world) began(h *dbtest.Host) {
+func (w *world) began(h *dbtest.Host, _ string, _ []driver.NamedValue) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.servers {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/clock"
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
@@ -76,7 +77,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		w.longest = max(w.longest, ttls[i])
 	}
 	w.sim = dbtest.NewSim(t, seed, chaos, ttls)
-	w.sim.Marked = stmtLook
+	w.sim.Marked = sqliteLook
 	w.sim.OnCommit, w.sim.OnStatement = w.committed, w.began
 	for i, host := range w.sim.Hosts {
 		w.servers = append(w.servers, &server{w: w, host: host, ttl: ttls[i], r: w.sim.Rand(host.Name), first: i == 0, hasty: r.IntN(4) == 0})
@@ -192,7 +193,7 @@ func (s *server) join() *simSession {
 			}
 			return s.host.Now()
 		}
-		session, err := join(s.w.t.Context(), s.host.DB, Config{Name: s.host.Name, TTL: s.ttl}, now)
+		session, err := Join(clock.With(s.w.t.Context(), now), s.host.DB, Config{Name: s.host.Name, TTL: s.ttl})
 		if err == nil {
 			joined.Store(session)
 			return s.begin(session)
@@ -242,7 +243,7 @@ func (w *world) operate() {
 		}
 		w.mu.Unlock()
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
-		order := []func(context.Context, *coordd.DB, string) error{Drain, Undrain, Forget}[r.IntN(3)]
+		order := []func(context.Context, *coordd.DB, string, ...By) error{Drain, Undrain, Forget}[r.IntN(3)]
 		if err := order(ctx, host.DB, id); err == nil {
 			w.mu.Lock()
 			w.seen[sawOrder]++

@@ -33,9 +33,17 @@ func transition(ctx context.Context, on transactor, id, action, stmt string, arg
 	return changed && err == nil, err
 }
 
-// record tells of a change to a member, with what the member last was. It comes last in its
-// transaction.
+// record tells of a change to a member. It comes last in its transaction.
 func record(ctx context.Context, tx coordd.Queries, id, action string) error {
+	e, err := eventOf(ctx, tx, id, action)
+	if err != nil {
+		return err
+	}
+	return journal.Append(ctx, tx, e)
+}
+
+// eventOf is the event of a change to a member, with what the member last was.
+func eventOf(ctx context.Context, tx coordd.Queries, id, action string) (journal.Event, error) {
 	var m struct {
 		ID      string          `json:"id"`
 		Name    string          `json:"name"`
@@ -46,12 +54,12 @@ func record(ctx context.Context, tx coordd.Queries, id, action string) error {
 	var labels string
 	m.ID = id
 	if err := tx.Get(ctx, []any{&m.Name, &m.Address, &m.Version, &labels}, stmtMember, id); err != nil {
-		return err
+		return journal.Event{}, err
 	}
 	m.Labels = json.RawMessage(labels)
 	data, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return journal.Event{}, err
 	}
-	return journal.Append(ctx, tx, journal.Event{Topic: Topic, Subject: m.Name, Action: action, MemberID: id, Data: string(data)})
+	return journal.Event{Topic: Topic, Subject: m.Name, Action: action, MemberID: id, Data: string(data)}, nil
 }

@@ -13,7 +13,11 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/dialect"
 )
+
+// sqliteLook is a look as SQLite reads it.
+var sqliteLook = dialect.SQLite.Text(stmtLook)
 
 // dies waits until a member stands as dead, and fails the test if that takes longer than
 // bound.
@@ -36,8 +40,8 @@ func seconds(s float64) time.Duration {
 // These tests run real SQL on SQLite in virtual time, so that hours cost nothing and times
 // are exact.
 
-// M2: a dead member is seen dead within TTL * 1.01 + margin + one beat.
-func TestDeathIsSeenInTime(t *testing.T) {
+// A dead member is seen dead within TTL * 1.01 + margin + one beat.
+func TestM2DeathIsSeenInTime(t *testing.T) {
 	for _, ttl := range []time.Duration{1200 * time.Millisecond, DefaultTTL, 15 * time.Second} {
 		t.Run(ttl.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -57,8 +61,8 @@ func TestDeathIsSeenInTime(t *testing.T) {
 	}
 }
 
-// M1: who beats is never declared dead, for an hour.
-func TestWhoBeatsLives(t *testing.T) {
+// Who beats is never declared dead, for an hour.
+func TestM1WhoBeatsLivesForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, _, _ := dbtest.VirtualTime(t)
 		var all []*Session
@@ -116,7 +120,7 @@ func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 		const latency = 1400 * time.Millisecond // of a timeout of 1.5 s
 		survivor := joined(t, slow, Config{Name: "survivor"})
 		tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
-			if stmt == stmtLook || strings.Contains(stmt, "seq = seq + 1") { // and not while a transaction holds SQLite's lock
+			if stmt == sqliteLook || strings.Contains(stmt, "seq = seq + 1") { // and not while a transaction holds SQLite's lock
 				if err := dbtest.Pause(ctx, latency); err != nil {
 					return err
 				}
@@ -137,7 +141,7 @@ func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 
 // Writes that stall for longer than half of a member's TTL are an outage to it, though its
 // reaper's own, longer deadlines have not passed: nobody is reaped until a window after.
-func TestAStallIsAnOutageToShorterTTLs(t *testing.T) {
+func TestM3AStallIsAnOutageToShorterTTLs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		quick, db, tap := dbtest.VirtualTime(t)
 		reaper := joined(t, db, Config{Name: "reaper"})

@@ -27,12 +27,8 @@ const watchTimeout = 5 * time.Second
 // loop is left.
 func Watch(ctx context.Context, db *coordd.DB) iter.Seq2[[]Member, error] {
 	return func(yield func([]Member, error) bool) {
-		var rings <-chan struct{} // nil: nobody rings
-		if db.Listener != nil {
-			var stop func()
-			rings, stop = db.Listener.Listen()
-			defer stop()
-		}
+		rings, stop := db.Listen("")
+		defer stop()
 		w := watch{db: db, revision: -1}
 		for {
 			living, err := w.look(ctx)
