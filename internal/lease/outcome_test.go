@@ -1,0 +1,135 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/heartbeat"
+	"github.com/coordd/coordd/internal/dbtest"
+)
+
+// These are the shortest forms of what the simulation has found.
+
+// waiters is who waits for a lease, in order.
+func waiters(t *testing.T, db *coordd.DB, name string) (ids []string) {
+	t.Helper()
+	info, err := Inspect(t.Context(), db, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range info.Waiters {
+		ids = append(ids, w.MemberID)
+	}
+	return ids
+}
+
+// Acquire waits out an outage also if that is there from the beginning.
+func TestAnOutageMakesTheWaitLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, db, tap := dbtest.VirtualTime(t)
+		s := joined(t, db, "a")
+		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrReplyLost })
+		time.AfterFunc(time.Second, func() { tap.Disturb(nil) })
+		h, err := Acquire(t.Context(), s, alone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		released(t, h)
+	})
+}
+
+// What is wrong from the start is told at once, and not waited for.
+func TestAMistakeIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick, db, _ := dbtest.VirtualTime(t)
+		s := joined(t, db, "a")
+		if _, err := quick.Exec(t.Context(), `alter table coordd_leases rename to elsewhere`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Acquire(t.Context(), s, alone); !errors.Is(err, coordd.ErrSchema) {
+			t.Fatalf("got %v, want %v", err, coordd.ErrSchema)
+		}
+	})
+}
+
+// A waiter is granted its right in the moment in which its session is suspended. It gives the
+// right back, and waits on: behind the others, but not without a place.
+func TestWhoseGrantCameTooLateWaitsOnWithAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick, tapped, tap := dbtest.VirtualTime(t)
+		late, err := heartbeat.Join(t.Context(), tapped, heartbeat.Config{Name: "late", TTL: shortTTL, Beat: shortTTL / 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer late.Leave(t.Context())
+		first, next := joined(t, quick, "first"), joined(t, quick, "next")
+		holder := tried(t, first, alone)
+		acquired := waiting(t, quick, func() error { _, err := Acquire(t.Context(), late, alone); return err })
+		second := make(chan *Held)
+		waiting(t, quick, func() error { h, err := Acquire(t.Context(), next, alone); second <- h; return err })
+
+		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+			if strings.HasPrefix(stmt, "update coordd_heartbeats") {
+				return dbtest.ErrReplyLost
+			}
+			err := do()
+			if stmt == "commit" {
+				for late.Valid() {
+					time.Sleep(time.Millisecond)
+				}
+				tap.Disturb(nil)
+			}
+			return err
+		})
+		for late.Stats().Remaining > shortTTL/8 {
+			time.Sleep(time.Millisecond)
+		}
+		released(t, holder)
+		h := <-second
+		if h == nil || h.Token() != 3 {
+			t.Fatalf("the next: got %+v, want token 3, after the one that came too late", h)
+		}
+		dbtest.Eventually(t, "a place for who came too late", func() bool {
+			select {
+			case err := <-acquired:
+				t.Fatalf("it waits no more: %v", err)
+			default:
+			}
+			ids := waiters(t, quick, alone.Name)
+			return len(ids) == 1 && ids[0] == late.ID()
+		})
+		released(t, h)
+		if err := <-acquired; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Somebody asks for a right when its grant has been committed and not been answered yet. The
+// session is not lost, and nobody must be told so.
+func TestWhatIsAskedForBeforeItIsHadIsHeldByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick, tapped, tap := dbtest.VirtualTime(t)
+		s := joined(t, tapped, "a")
+		tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
+			err := do()
+			if strings.HasPrefix(stmt, "update coordd_leases set holder") {
+				tap.Disturb(nil)
+				if _, err := put(ctx, quick, Ask{Name: alone.Name, By: "b", Reason: "c"}); err != nil {
+					t.Error(err)
+				}
+				of(s).sweep(ctx)
+			}
+			return err
+		})
+		if h, err := Try(t.Context(), s, alone); !errors.Is(err, coordd.ErrHeld) || errors.Is(err, coordd.ErrLost) {
+			t.Fatalf("got %v, %v, want %v", h, err, coordd.ErrHeld)
+		}
+		released(t, tried(t, s, alone))
+	})
+}
