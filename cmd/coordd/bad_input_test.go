@@ -122,6 +122,7 @@ func with(t *testing.T, dsn string, change func(*url.URL)) string {
 }
 
 func TestServersThatRefuseAreSaid(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	for name, schema := range map[string]func(testing.TB) string{"postgres": dbtest.PostgresSchema, "mysql": dbtest.MySQLSchema} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,6 +187,7 @@ func grants(t *testing.T, database string) []string {
 }
 
 func TestTheGrantsOfTheReadmeAreEnoughAndNeeded(t *testing.T) {
+	dbtest.AsAdministrator(t)
 	for name, schema := range map[string]func(testing.TB) string{"postgres": dbtest.PostgresSchema, "mysql": dbtest.MySQLSchema} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -202,6 +204,7 @@ func TestTheGrantsOfTheReadmeAreEnoughAndNeeded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			takesTurns(t, db, s)
 			if err := s.Leave(t.Context()); err != nil {
 				t.Fatal(err)
 			}

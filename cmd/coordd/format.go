@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coordd/coordd/heartbeat"
 )
 
 // age is how long ago something was, as short as it is still useful.
@@ -35,4 +37,21 @@ func labels(m map[string]string) string {
 		pairs = append(pairs, k+"="+m[k])
 	}
 	return strings.Join(pairs, ",")
+}
+
+// busy is how busy a member is, as far as it tells.
+func busy(l *heartbeat.Load) string {
+	if l == nil {
+		return "-"
+	}
+	return fmt.Sprintf("cpu %.0f%% mem %.0f%% avg %.1f", 100*l.CPU, 100*l.Memory, l.Average)
+}
+
+// counts says how many there are of each.
+func counts(of map[string]int) string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, fmt.Sprint(of[k], " ", k))
+	}
+	return strings.Join(all, ", ")
 }

@@ -11,12 +11,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/coordd/coordd/internal/child"
 )
 
 func main() {
+	child.Main() // `coordd lock` has another coordd look after its command
 	// A closed pipe must not kill a member that has not left: with this, a write to it fails.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -29,12 +32,12 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	if err != nil {
+	if err != nil && !errors.As(err, new(ended)) {
 		fmt.Fprintf(stderr, "coordd: %s\n", strings.Join(strings.Fields(err.Error()), " ")) // drivers take several lines
 	}
-	return exitCode(err)
+	return exitCodeOf(cmd, err)
 }

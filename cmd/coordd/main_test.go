@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coordd/coordd/internal/child"
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
@@ -16,6 +17,10 @@ import (
 const beCoordd = "COORDD_TEST_BE_COORDD"
 
 func TestMain(m *testing.M) {
+	child.Main()
+	if len(os.Args) > 1 && os.Args[1] == "be-worker" {
+		beWorker(os.Args[2], os.Args[3])
+	}
 	if os.Getenv(beCoordd) != "" {
 		main()
 	}
@@ -31,13 +36,19 @@ type process struct {
 // start starts coordd on a database. It is killed with the test.
 func start(t *testing.T, dsn string, args ...string) *process {
 	t.Helper()
+	return startWith(t, nil, dsn, args...)
+}
+
+// startWith is start with more variables in the environment.
+func startWith(t *testing.T, environ []string, dsn string, args ...string) *process {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(exe, args...), output: new(output)}
 	p.cmd.Dir = t.TempDir()
-	p.cmd.Env = append(os.Environ(), beCoordd+"=1", "COORDD_DSN="+dsn)
+	p.cmd.Env = append(append(os.Environ(), beCoordd+"=1", "COORDD_DSN="+dsn), environ...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -67,8 +78,13 @@ func (p *process) exit(t *testing.T) int {
 	select {
 	case <-done:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(time.Minute):
-		t.Fatalf("the process still runs after a minute:\n%s", p.output)
+	case <-time.After(dbtest.Patience):
+		p.signal(t, syscall.SIGQUIT) // so that it tells what all of its goroutines do
+		p.signal(t, syscall.SIGCONT)
+		last := time.AfterFunc(10*time.Second, func() { p.cmd.Process.Kill() })
+		<-done
+		last.Stop()
+		t.Fatalf("the process still runs after %v:\n%s", dbtest.Patience, p.output)
 		return -1
 	}
 }
@@ -89,15 +105,4 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
-}
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after a minute: got nothing, want %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

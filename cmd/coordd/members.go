@@ -11,8 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/coordd/coordd"
-	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
 	"github.com/coordd/coordd/internal/render"
 )
@@ -21,9 +19,10 @@ func outputFlag(cmd *cobra.Command, output *string) {
 	cmd.Flags().StringVarP(output, "output", "o", "table", strings.Join(render.Formats, "|"))
 }
 
-func membersCommand(database *databaseFlag) *cobra.Command {
+func membersCommand(from *sourceFlags) *cobra.Command {
 	var output string
 	var watch bool
+	filter := httpapi.Filter{All: true}
 	members := &cobra.Command{
 		Use:   "members",
 		Short: "Show who is alive, and who has left or died",
@@ -32,37 +31,33 @@ func membersCommand(database *databaseFlag) *cobra.Command {
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
-			return database.use(cmd.Context(), readWithin, false, func(db *coordd.DB) error {
-				if err := db.CheckSchema(cmd.Context()); err != nil {
-					return err
-				}
+			return from.open(cmd.Context(), func(s source) error {
 				if watch {
-					return watchMembers(cmd, db, output)
+					return watchMembers(cmd, s, filter, output)
 				}
-				return showMembers(cmd.Context(), cmd.OutOrStdout(), db, output)
+				return showMembers(cmd.Context(), cmd.OutOrStdout(), s, filter, output)
 			})
 		},
 	}
 	outputFlag(members, &output)
 	members.Flags().BoolVarP(&watch, "watch", "w", false, "show them again whenever they change, until interrupted")
+	members.Flags().BoolVar(&filter.Clients, "clients", false, "clients too: commands that hold something for a while, as coordd lock does")
+	members.Flags().StringSliceVar(&filter.State, "state", nil, "only those in this state; repeatable")
 	return members
 }
 
-// readWithin is how long a reading command waits for the database.
-const readWithin = 5 * time.Second
+// How long a command waits for the database, and one that writes many rows at once.
+const (
+	readWithin = 5 * time.Second
+	manyWithin = 30 * time.Second
+)
 
-func readMembers(ctx context.Context, db *coordd.DB) ([]heartbeat.Member, error) {
-	ctx, cancel := context.WithTimeout(ctx, readWithin)
-	defer cancel()
-	return heartbeat.Members(ctx, db)
-}
-
-func showMembers(ctx context.Context, w io.Writer, db *coordd.DB, output string) error {
-	members, err := readMembers(ctx, db)
+func showMembers(ctx context.Context, w io.Writer, from source, filter httpapi.Filter, output string) error {
+	members, err := from.Members(ctx, filter)
 	if err != nil {
 		return err
 	}
-	return render.Write(w, output, httpapi.Members(members), memberColumns)
+	return render.Write(w, output, members, memberColumns)
 }
 
 var memberColumns = []render.Column[httpapi.Member]{
@@ -75,8 +70,12 @@ var memberColumns = []render.Column[httpapi.Member]{
 	}},
 	{Title: "LAST SEEN", Cell: func(m httpapi.Member) string { return age(m.AgeMS) }},
 	{Title: "ADDRESS", Cell: func(m httpapi.Member) string { return orDash(m.Address) }},
+	{Title: "KIND", Wide: true, Cell: func(m httpapi.Member) string { return m.Kind }},
 	{Title: "VERSION", Wide: true, Cell: func(m httpapi.Member) string { return orDash(m.Version) }},
 	{Title: "LABELS", Wide: true, Cell: func(m httpapi.Member) string { return orDash(labels(m.Labels)) }},
+	{Title: "HELD", Wide: true, Cell: func(m httpapi.Member) string { return fmt.Sprint(m.Held) }},
+	{Title: "SLOTS", Wide: true, Cell: func(m httpapi.Member) string { return fmt.Sprint(m.Slots) }},
+	{Title: "LOAD", Wide: true, Cell: func(m httpapi.Member) string { return busy(m.Load) }},
 	{Title: "TTL", Wide: true, Cell: func(m httpapi.Member) string { return (time.Duration(m.TTLMS) * time.Millisecond).String() }},
 	{Title: "JOINED", Wide: true, Cell: func(m httpapi.Member) string { return m.JoinedAt.Format(time.DateTime) }},
 	{Title: "ID", Wide: true, Cell: func(m httpapi.Member) string { return m.ID }},
@@ -84,14 +83,14 @@ var memberColumns = []render.Column[httpapi.Member]{
 
 // watchMembers shows the members whenever one has come, gone or changed its state; on a
 // terminal each second, as their ages change. A database that is away is waited for.
-func watchMembers(cmd *cobra.Command, db *coordd.DB, output string) error {
+func watchMembers(cmd *cobra.Command, from source, filter httpapi.Filter, output string) error {
 	out := cmd.OutOrStdout()
 	screen := output == "table" || output == "wide"
 	screen = screen && isTerminal(out)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for shown := "nothing"; ; {
-		members, err := readMembers(cmd.Context(), db)
+		members, err := from.Members(cmd.Context(), filter)
 		switch now := fingerprint(members); {
 		case cmd.Context().Err() != nil:
 			return nil
@@ -101,7 +100,7 @@ func watchMembers(cmd *cobra.Command, db *coordd.DB, output string) error {
 			fmt.Fprint(out, "\x1b[H\x1b[2J")
 			fallthrough
 		case now != shown:
-			if err := render.Write(out, output, httpapi.Members(members), memberColumns); err != nil {
+			if err := render.Write(out, output, members, memberColumns); err != nil {
 				return err
 			}
 			shown = now
@@ -115,10 +114,10 @@ func watchMembers(cmd *cobra.Command, db *coordd.DB, output string) error {
 }
 
 // fingerprint changes when the members do, and not with their ages.
-func fingerprint(members []heartbeat.Member) string {
+func fingerprint(members []httpapi.Member) string {
 	var b strings.Builder
 	for _, m := range members {
-		fmt.Fprintln(&b, m.ID, m.State, m.Overdue())
+		fmt.Fprintln(&b, m.ID, m.State, m.Overdue)
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,21 +13,21 @@ import (
 	"github.com/coordd/coordd/migrations"
 )
 
-func migrateCommand(database *databaseFlag) *cobra.Command {
+func migrateCommand(database *sourceFlags) *cobra.Command {
 	migrate := &cobra.Command{
 		Use:   "migrate",
 		Short: "Make coordd's tables, or take them away",
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	migrate.AddCommand(migrateUp(database), migrateDown(database), migrateStatus(database), migrateSQL())
+	migrate.AddCommand(migrateUp(database), migrateDown(database), migrateStatus(database), migrateSQL(), migrateGrants(database))
 	return migrate
 }
 
 // migrationBound ends a statement of a migration, which may wait for others.
 const migrationBound = time.Minute
 
-func migrateUp(database *databaseFlag) *cobra.Command {
+func migrateUp(database *sourceFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
 		Short: "Bring the tables to this program's version; any number may do it at once",
@@ -43,7 +44,7 @@ func migrateUp(database *databaseFlag) *cobra.Command {
 	}
 }
 
-func migrateDown(database *databaseFlag) *cobra.Command {
+func migrateDown(database *sourceFlags) *cobra.Command {
 	var yes bool
 	down := &cobra.Command{
 		Use:   "down",
@@ -62,7 +63,7 @@ func migrateDown(database *databaseFlag) *cobra.Command {
 	return down
 }
 
-func migrateStatus(database *databaseFlag) *cobra.Command {
+func migrateStatus(database *sourceFlags) *cobra.Command {
 	var output string
 	status := &cobra.Command{
 		Use:   "status",
@@ -116,4 +117,43 @@ func migrateSQL() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func migrateGrants(database *sourceFlags) *cobra.Command {
+	var user string
+	grants := &cobra.Command{
+		Use:   "grants [postgres|mysql]",
+		Short: "Print what to grant to the user of everything but migrate, and no more",
+		Long: `Print the statements that grant a user what it needs for everything but migrate, and no more.
+Without a product they are in the words of the database that the DSN names, which is not asked.`,
+		Example: `  coordd migrate grants postgres --user app
+  coordd migrate grants mysql --user app@10.0.0.%`,
+		ValidArgs: []string{"postgres", "mysql"},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{errors.New("say for which database, once: postgres or mysql")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			product := ""
+			if len(args) == 1 {
+				product = args[0]
+			} else {
+				target, err := database.target()
+				if err != nil {
+					return err
+				}
+				product = target.Kind()
+			}
+			script, err := migrations.Grants(product, user)
+			if err != nil {
+				return usageError{err}
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), script)
+			return err
+		},
+	}
+	grants.Flags().StringVar(&user, "user", "coordd", "to whom; of MySQL also name@host")
+	return grants
 }

@@ -12,7 +12,7 @@ import (
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "coordd",
-		Short: "Which servers are alive, by the SQL database you already have",
+		Short: "Who is alive, who leads and who holds a lock, by the SQL database you already have",
 		Long: `coordd keeps servers in agreement through the SQL database that they already have.
 
 Try it:   coordd run --dev      three members in one process, on a SQLite file
@@ -27,13 +27,23 @@ Exit codes:
 		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%s (see `%s --help`)", withoutValues(err), cmd.CommandPath())}
 	})
-	var database databaseFlag
-	root.PersistentFlags().StringVar(&database.dsn, "dsn", "", "the database, as a URL; or COORDD_DSN in the environment, which hides it from ps (default sqlite:coordd.db)")
-	root.AddCommand(runCommand(&database), membersCommand(&database), migrateCommand(&database), versionCommand())
+	var from sourceFlags
+	from.add(root)
+	root.PersistentFlags().String("config", "", "a YAML file with settings, as `listen: 127.0.0.1:7401`; each flag is one, and COORDD_LISTEN in the environment too")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		from.origins, err = settle(cmd, settingsOf(root))
+		return err
+	}
+	root.AddCommand(
+		runCommand(&from), statusCommand(&from), membersCommand(&from), drainCommand(&from), undrainCommand(&from), forgetCommand(&from),
+		electionsCommand(&from), leaderCommand(&from), electCommand(&from), resignCommand(&from), transferCommand(&from),
+		locksCommand(&from), lockCommand(&from), jobsCommand(&from), assignCommand(&from),
+		eventsCommand(&from), watchCommand(&from), doctorCommand(&from), migrateCommand(&from), configCommand(),
+		tokenCommand(), openAPICommand(), versionCommand(),
+	)
 	return root
 }
 

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -18,23 +16,40 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/election"
 	"github.com/coordd/coordd/events"
 	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
+	"github.com/coordd/coordd/internal/doctor"
 	"github.com/coordd/coordd/internal/dsn"
+	"github.com/coordd/coordd/internal/load"
+	"github.com/coordd/coordd/lock"
 	"github.com/coordd/coordd/migrations"
+	"github.com/coordd/coordd/pglisten"
 )
 
 // runConfig is what `coordd run` was told.
 type runConfig struct {
-	member  heartbeat.Config
-	listen  string
-	dev     bool
-	migrate bool
+	from   *sourceFlags
+	member heartbeat.Config
+	api    apiConfig
+	dev    bool
+
+	elect        []string // elections in which its members campaign
+	groups       []string
+	restartGrace time.Duration
+
+	settings []setting // as they are shown
+	migrate  bool
 }
 
-func runCommand(database *databaseFlag) *cobra.Command {
-	var cfg runConfig
+func runCommand(from *sourceFlags) *cobra.Command {
+	run, _ := newRunCommand(from)
+	return run
+}
+
+func newRunCommand(from *sourceFlags) (*cobra.Command, *runConfig) {
+	cfg := &runConfig{from: from}
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Be a member until interrupted, and serve the HTTP API",
@@ -42,13 +57,16 @@ func runCommand(database *databaseFlag) *cobra.Command {
 
 Without a DSN it uses SQLite in ./coordd.db, which serves the processes of one host only.
 SIGTERM and SIGINT leave: others see it at once. A session that others declared dead, after
-a freeze for example, is joined again under a new id.`,
+a freeze for example, is joined again under a new id. SIGHUP reads the files of tokens and TLS again,
+or, where a terminal shows the log, leaves, as that has closed. Under systemd it tells when it is ready
+(Type=notify).`,
 		Example: `  coordd run --dev
   COORDD_DSN=postgres://app:secret@db:5432/app coordd run --name app-7 --address 10.0.0.7:8080`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.settings = shownSettings(cmd, from.origins)
 			cfg.member.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			return cfg.run(cmd.Context(), database, cmd.OutOrStdout())
+			return cfg.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	f := run.Flags()
@@ -56,26 +74,29 @@ a freeze for example, is joined again under a new id.`,
 	f.StringVar(&cfg.member.Address, "address", "", "where this server is reached; shown to others and never used as identity")
 	f.StringToStringVar(&cfg.member.Labels, "label", nil, "label key=value; repeatable")
 	f.DurationVar(&cfg.member.TTL, "ttl", heartbeat.DefaultTTL, "how long the session is valid after its latest beat; a crash is seen a little later")
-	f.StringVar(&cfg.listen, "listen", "127.0.0.1:7400", "loopback address of the HTTP API, or off")
-	f.BoolVar(&cfg.dev, "dev", false, "three members in this process, dev-1 to dev-3, to have something to see")
+	f.StringSliceVar(&cfg.elect, "elect", nil, "election to campaign in, with the address as its value; GET /role/leader/NAME says who leads; repeatable")
+	f.StringSliceVar(&cfg.groups, "group", nil, "group of jobs that this member looks after, made if there is none; repeatable")
+	f.DurationVar(&cfg.restartGrace, "restart-grace", 0, "say on the way out that this member restarts, and have its jobs kept for its name for so long in groups that it makes")
+	cfg.api.add(f)
+	f.BoolVar(&cfg.dev, "dev", false, "three members in this process, dev-1 to dev-3, and a group of jobs, demo, to have something to see")
 	f.BoolVar(&cfg.migrate, "migrate", false, "bring the tables up first (always done on SQLite)")
-	return run
+	return run, cfg
 }
 
 // run joins, serves and leaves.
-func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Writer) error {
+func (cfg runConfig) run(ctx context.Context, out io.Writer) error {
 	members, err := cfg.members()
 	if err != nil {
 		return err
 	}
-	listener, err := cfg.listenOn()
+	api, err := cfg.api.listenOn()
 	if err != nil {
 		return err
 	}
-	if listener != nil {
-		defer listener.Close()
+	if api.listener != nil {
+		defer api.listener.Close()
 	}
-	target, err := database.target()
+	target, err := cfg.from.target()
 	if err != nil {
 		return err
 	}
@@ -85,13 +106,46 @@ func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Wri
 	}
 	defer db.Pool().Close()
 
-	d := &daemon{db: db, log: cfg.member.Logger, want: len(members), out: out, dev: cfg.dev, listener: listener}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.serve(ctx) })
-	group.Go(func() error { return d.tidy(ctx) })
-	for _, m := range members {
-		group.Go(func() error { return heartbeat.Run(ctx, db, m, d.member) })
+	if cfg.dev && len(cfg.groups) == 0 {
+		cfg.groups = []string{demoGroup}
 	}
+	d := &daemon{
+		db: db, log: cfg.member.Logger, want: len(members), out: out, dev: cfg.dev, api: api, settings: cfg.settings,
+		joined: make(chan struct{}), elect: cfg.campaigns(), groups: cfg.groups, restartGrace: cfg.restartGrace,
+		examine: func(ctx context.Context) []httpapi.Finding {
+			return showFindings(doctor.Examine(ctx, target, doctor.Config{TTL: members[0].TTL, Pool: db, Members: len(members)}))
+		},
+	}
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	group, ctx := errgroup.WithContext(ctx)
+	if conn := target.Postgres(); conn != nil {
+		ears := pglisten.New(db, conn, pglisten.Config{Logger: d.log})
+		db.Listener = ears                                            // before anybody uses db
+		group.Go(func() error { return d.onceJoined(ctx, ears.Run) }) // fails on other databases only
+	}
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // until all have left: clients give up what is held for them
+	defer stopServing()
+	group.Go(func() error { return d.serve(serving) })
+	group.Go(func() error { return d.supervised(ctx, hangUp) })
+	group.Go(func() error { return d.tidy(ctx) })
+	group.Go(func() error { return d.onceJoined(ctx, d.drain) })
+	if cfg.dev {
+		group.Go(func() error { return d.onceJoined(ctx, d.showShares) })
+	}
+	var staying sync.WaitGroup
+	staying.Add(len(members))
+	for _, m := range members {
+		group.Go(func() error {
+			defer staying.Done()
+			return heartbeat.Run(ctx, db, m, d.member)
+		})
+	}
+	group.Go(func() error {
+		staying.Wait()
+		stopServing()
+		return nil
+	})
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("%s: %w", target, err)
 	}
@@ -100,6 +154,9 @@ func (cfg runConfig) run(ctx context.Context, database *databaseFlag, out io.Wri
 
 // members are the members that this process is.
 func (cfg runConfig) members() ([]heartbeat.Config, error) {
+	if err := cfg.checkElections(); err != nil {
+		return nil, err
+	}
 	m := cfg.member
 	m.Version = release()
 	if !cfg.dev {
@@ -110,6 +167,7 @@ func (cfg runConfig) members() ([]heartbeat.Config, error) {
 			}
 			m.Name = host
 		}
+		m.Load = load.New().Load
 		return []heartbeat.Config{m}, m.Validate()
 	}
 	if m.Name != "" {
@@ -117,26 +175,10 @@ func (cfg runConfig) members() ([]heartbeat.Config, error) {
 	}
 	var three []heartbeat.Config
 	for _, name := range []string{"dev-1", "dev-2", "dev-3"} {
-		m.Name = name
+		m.Name, m.Load = name, load.New().Load
 		three = append(three, m)
 	}
 	return three, three[0].Validate()
-}
-
-// listenOn takes the port before anything is written, so that a second daemon of a host
-// fails at once and whole. It returns nil where no API is wanted.
-func (cfg runConfig) listenOn() (net.Listener, error) {
-	if cfg.listen == "off" {
-		return nil, nil
-	}
-	if err := httpapi.CheckListen(cfg.listen); err != nil {
-		return nil, usageError{err}
-	}
-	l, err := net.Listen("tcp", cfg.listen)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("%w: if another coordd serves there, choose --listen 127.0.0.1:PORT, or off", err)}
-	}
-	return l, nil
 }
 
 func (cfg runConfig) open(ctx context.Context, target *dsn.Target) (*coordd.DB, error) {
@@ -160,18 +202,30 @@ func (cfg runConfig) open(ctx context.Context, target *dsn.Target) (*coordd.DB, 
 type daemon struct {
 	db       *coordd.DB
 	log      *slog.Logger
-	listener net.Listener // nil: no API
-	want     int          // sessions
+	api      *api
+	examine  func(context.Context) []httpapi.Finding
+	settings any
+	loops    loops
+	want     int // sessions
 	dev      bool
 	out      io.Writer
 
+	elect        []election.Config // in which its members campaign
+	groups       []string          // of jobs, that its members look after
+	restartGrace time.Duration
+
+	first  sync.Once
+	joined chan struct{} // closed when the first session has joined
+
 	mu       sync.Mutex
 	sessions []*heartbeat.Session
+	leads    []leads
 	shown    bool
 }
 
-// member is the work of one session: to be seen, until it ends.
+// member is the work of one session: to be seen, to lead where it is elected, and to look after jobs, until it ends.
 func (d *daemon) member(ctx context.Context, s *heartbeat.Session) error {
+	d.first.Do(func() { close(d.joined) })
 	d.mu.Lock()
 	d.sessions = append(d.sessions, s)
 	show := d.dev && len(d.sessions) == d.want && !d.shown
@@ -180,11 +234,27 @@ func (d *daemon) member(ctx context.Context, s *heartbeat.Session) error {
 	if show {
 		d.welcome(ctx)
 	}
-	<-ctx.Done()
+	var campaigns sync.WaitGroup
+	for _, e := range d.elect {
+		campaigns.Go(func() { d.campaign(ctx, s, e) })
+	}
+	d.lookAfter(ctx, s)
+	campaigns.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sessions = slices.DeleteFunc(d.sessions, func(other *heartbeat.Session) bool { return other == s })
 	return nil
+}
+
+// onceJoined does something once a session has joined: what is wrong from the start is told by
+// joining, and by nobody else.
+func (d *daemon) onceJoined(ctx context.Context, do func(context.Context) error) error {
+	select {
+	case <-d.joined:
+		return do(ctx)
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // How long the tables keep members that have ended and events, and how often that is
@@ -207,6 +277,8 @@ func (d *daemon) tidy(ctx context.Context) error {
 		bounded, cancel := context.WithTimeout(ctx, tidyPeriod)
 		if err := d.deleteOld(bounded); err != nil {
 			d.log.Warn("cannot delete what is old; it is tried again", "error", err, "next_try", tidyPeriod)
+		} else {
+			d.loops.did(loopTidy)
 		}
 		cancel()
 	}
@@ -218,20 +290,27 @@ func (d *daemon) deleteOld(ctx context.Context) error {
 		return err
 	}
 	changes, err := events.Compact(ctx, d.db, retention)
-	if members+changes > 0 {
-		d.log.Info("deleted what is old", "members", members, "events", changes)
+	if err != nil {
+		return err
+	}
+	leases, err := lock.Tidy(ctx, d.db, retention)
+	if members+changes+leases > 0 {
+		d.log.Info("deleted what is old", "members", members, "events", changes, "leases", leases)
 	}
 	return err
 }
 
 // welcome shows a newcomer what there is.
 func (d *daemon) welcome(ctx context.Context) {
-	if err := showMembers(ctx, d.out, d.db, "table"); err != nil {
+	if err := showMembers(ctx, d.out, direct{db: d.db}, httpapi.Filter{}, "table"); err != nil {
 		d.log.Error("cannot show the members", "error", err)
 	}
-	fmt.Fprintln(d.out, "\nLook at them from another terminal:  coordd members -w")
-	if d.listener != nil {
-		fmt.Fprintf(d.out, "or over HTTP:                        curl http://%s/v1/members\n", d.listener.Addr())
+	program := os.Args[0]
+	fmt.Fprintf(d.out, "\nLook at them from another terminal:  %s members -w\n", program)
+	fmt.Fprintf(d.out, "See who looks after which job:       %s jobs list %s\n", program, d.groups[0])
+	fmt.Fprintf(d.out, "Kill one, and see its jobs move:     %s forget dev-2 --yes\n", program)
+	if d.api.listener != nil {
+		fmt.Fprintf(d.out, "or over HTTP:                        curl http://%s/v1/members\n", d.api.listener.Addr())
 	}
 	fmt.Fprintln(d.out, "Ctrl-C ends it.")
 }
@@ -240,31 +319,4 @@ func (d *daemon) current() []*heartbeat.Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.sessions)
-}
-
-// serve serves the API until ctx ends.
-func (d *daemon) serve(ctx context.Context) error {
-	if d.listener == nil {
-		return nil
-	}
-	server := httpapi.Server(httpapi.New(httpapi.Config{
-		DB: d.db, Version: release(), Want: d.want, Sessions: d.current, Logger: d.log,
-	}))
-	server.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			stopped <- server.Close() // somebody holds a request open
-			return
-		}
-		stopped <- nil
-	})
-	d.log.Info("serving", "address", d.listener.Addr().String())
-	err := server.Serve(d.listener)
-	if !stop() && errors.Is(err, http.ErrServerClosed) {
-		return <-stopped
-	}
-	return err
 }

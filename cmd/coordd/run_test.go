@@ -27,7 +27,7 @@ func startMember(t *testing.T, db *coordd.DB, dsn, name string) (*process, heart
 	t.Helper()
 	p := start(t, dsn, "run", "--listen", "off", "--ttl", ttl.String(), "--name", name)
 	var member heartbeat.Member
-	eventually(t, name+" alive", func() bool {
+	dbtest.Eventually(t, name+" alive", func() bool {
 		i := slices.IndexFunc(members(t, db), func(m heartbeat.Member) bool {
 			member = m
 			return m.Name == name && m.State == heartbeat.Alive
@@ -84,7 +84,7 @@ func TestThreeProcessesSeeEachOtherComeAndGo(t *testing.T) {
 			t.Fatalf("members: got %v, want %v", got, want)
 		}
 		third.signal(t, syscall.SIGKILL)
-		eventually(t, "app-3 dead", func() bool { return stateOf(t, db, victim.ID) == heartbeat.Dead })
+		dbtest.Eventually(t, "app-3 dead", func() bool { return stateOf(t, db, victim.ID) == heartbeat.Dead })
 		second.signal(t, syscall.SIGTERM)
 		if code := second.exit(t); code != exitOK {
 			t.Fatalf("exit code after SIGTERM: got %d, want %d", code, exitOK)
@@ -109,7 +109,7 @@ func TestAFrozenProcessJoinsAgain(t *testing.T) {
 		startMember(t, db, dsn, "watcher")
 		frozen, old := startMember(t, db, dsn, "frozen")
 		frozen.signal(t, syscall.SIGSTOP)
-		eventually(t, "frozen dead", func() bool { return stateOf(t, db, old.ID) == heartbeat.Dead })
+		dbtest.Eventually(t, "frozen dead", func() bool { return stateOf(t, db, old.ID) == heartbeat.Dead })
 		time.Sleep(2 * *ttl) // three TTLs in all: the state is the same for ever
 		pulse := func() (seq, at int64) {
 			if err := db.Get(t.Context(), []any{&seq, &at}, `select seq, beat_us from coordd_heartbeats where member_id = ?`, old.ID); err != nil {
@@ -119,12 +119,12 @@ func TestAFrozenProcessJoinsAgain(t *testing.T) {
 		}
 		seq, at := pulse()
 		frozen.signal(t, syscall.SIGCONT)
-		eventually(t, "frozen alive as somebody else", func() bool {
+		dbtest.Eventually(t, "frozen alive as somebody else", func() bool {
 			return slices.ContainsFunc(members(t, db), func(m heartbeat.Member) bool {
 				return m.Name == "frozen" && m.ID != old.ID && m.State == heartbeat.Alive
 			})
 		})
-		eventually(t, "the loss in its log", func() bool { return strings.Contains(frozen.output.String(), "session lost") })
+		dbtest.Eventually(t, "the loss in its log", func() bool { return strings.Contains(frozen.output.String(), "session lost") })
 		time.Sleep(*ttl)
 		if nowSeq, nowAt := pulse(); nowSeq != seq || nowAt != at || stateOf(t, db, old.ID) != heartbeat.Dead {
 			t.Fatalf("the dead row: got seq %d at %d, want %d at %d", nowSeq, nowAt, seq, at)
@@ -145,7 +145,7 @@ func TestAKilledProcessIsSeenDead(t *testing.T) {
 			time.Sleep(*ttl/3 + *ttl/3*time.Duration(i)/time.Duration(*kills))
 			killed := time.Now()
 			p.signal(t, syscall.SIGKILL)
-			eventually(t, "the victim dead", func() bool { return stateOf(t, db, victim.ID) == heartbeat.Dead })
+			dbtest.Eventually(t, "the victim dead", func() bool { return stateOf(t, db, victim.ID) == heartbeat.Dead })
 			took = append(took, time.Since(killed))
 		}
 		slices.Sort(took)
@@ -162,7 +162,7 @@ func TestAKilledProcessIsSeenDead(t *testing.T) {
 func TestDevShowsThreeMembers(t *testing.T) {
 	t.Parallel()
 	p := start(t, "", "run", "--dev", "--listen", "127.0.0.1:0")
-	eventually(t, "the welcome", func() bool { return strings.Contains(p.output.String(), "Ctrl-C ends it.") })
+	dbtest.Eventually(t, "the welcome", func() bool { return strings.Contains(p.output.String(), "Ctrl-C ends it.") })
 	for _, name := range []string{"dev-1  alive", "dev-2  alive", "dev-3  alive", "single host only"} {
 		if got := p.output.String(); !strings.Contains(got, name) {
 			t.Fatalf("got:\n%s\nwant it to show %q", got, name)
