@@ -1,6 +1,11 @@
 package assign
 
-import "math"
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
 
 // WeightedCPU gives members whose CPU is busier than the others' a smaller share than their weight
 // says, and those whose is idler a larger one: the mean CPU over their own, and between a quarter
@@ -9,11 +14,34 @@ import "math"
 // It goes there slowly, as what moves changes the CPUs too: in one plan by half of the way, and by a
 // tenth at most of what a member should have by weight alone. The share that it has now is where the
 // step begins, so nothing is remembered between plans. Make a plan only when there are new readings,
-// or one is acted on twice. A member that owns nothing yet begins with its share by weight, and one
-// whose CPU is not known keeps what it has. Where none is known, weights alone decide.
+// or one is acted on twice: a group's leader asks every 30 s, and when members come or go. A member that
+// owns nothing yet begins with its share by weight, and one whose CPU is not known keeps what it has.
+// Where none is known, weights alone decide.
 //
 // It places slots as [LeastLoaded] does.
 type WeightedCPU struct{}
+
+// unhurried is a placer whose weights stand for a while, unless other members are there: a leader plans
+// whenever anything has changed, and one reading would be acted on each time.
+type unhurried struct {
+	Placer
+	Weigher
+	of      string // whose weights they are
+	since   time.Time
+	weights []float64
+}
+
+// Weights implements Weigher.
+func (u *unhurried) Weights(v View) []float64 {
+	var of strings.Builder
+	for _, m := range v.Members {
+		fmt.Fprintln(&of, m.ID, m.Weight, m.Eligible)
+	}
+	if of.String() != u.of || time.Since(u.since) >= replan {
+		u.of, u.since, u.weights = of.String(), time.Now(), u.Weigher.Weights(v)
+	}
+	return u.weights
+}
 
 // Place implements Placer.
 func (WeightedCPU) Place(s Slot, open []*Candidate) int { return LeastLoaded{}.Place(s, open) }

@@ -115,7 +115,7 @@ func (m *memory) decide(s state, p Planner, now time.Time) orders {
 
 // gathered are the members to plan with: those that were there a while ago. Whoever has a slot, or
 // is to have one, or bears the name of one that restarts, is one of them at once; so is everybody
-// where there would be nobody.
+// where there would be nobody who may own slots.
 func (m *memory) gathered(s state, o *orders, now time.Time) []Member {
 	old := map[string]bool{}
 	restarting := map[string]bool{}
@@ -134,7 +134,7 @@ func (m *memory) gathered(s state, o *orders, now time.Time) []Member {
 			fresh = append(fresh, sv.id)
 		}
 	}
-	nobody := began && len(fresh) == len(s.servers)
+	nobody := began && !slices.ContainsFunc(s.servers, func(sv server) bool { return m.known[sv.id] && s.group.eligible(sv) })
 	switch {
 	case len(fresh) == 0:
 		m.gather = time.Time{}
@@ -156,7 +156,7 @@ func (m *memory) gathered(s state, o *orders, now time.Time) []Member {
 			weight, _ := WeightOf(sv.labels) // 1, where it says nothing that can be read
 			members = append(members, Member{
 				ID: sv.id, Name: sv.name, Weight: weight, CPU: sv.cpu,
-				Eligible: sv.state == heartbeat.Alive && selects(s.group.Selector, sv.labels),
+				Eligible: s.group.eligible(sv),
 			})
 		}
 	}
@@ -166,13 +166,14 @@ func (m *memory) gathered(s state, o *orders, now time.Time) []Member {
 	return members
 }
 
-func selects(selector, labels map[string]string) bool {
-	for k, want := range selector {
-		if got, there := labels[k]; !there || got != want {
+// eligible says whether a server may own slots.
+func (g Group) eligible(sv server) bool {
+	for k, want := range g.Selector {
+		if got, there := sv.labels[k]; !there || got != want {
 			return false
 		}
 	}
-	return true
+	return sv.state == heartbeat.Alive
 }
 
 // owners are who has each slot, or will have it when it has arrived; and for which names slots are

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coordd/coordd/heartbeat"
@@ -36,6 +37,10 @@ func TestDecisions(t *testing.T) {
 		"who is the only one is not waited for": {
 			{0, "a", "", "a a a a", ""},
 			{0, "b", "a", "a a a a", "b=4"},
+		},
+		"who may own nothing is no reason to wait": {
+			{0, "a! c", "", "a a c c", "c<2"},
+			{0, "a! b", "c", "a a c c", "b=2 b<2"},
 		},
 		"the dead own nothing, at once": {
 			{0, "a b", "", "a a b b", ""},
@@ -100,6 +105,30 @@ func TestWhatWasNotWeighedIsNotEvenedOut(t *testing.T) {
 	if len(moves) != 1 || moves[0].slot != 9 || len(given) != 1 || given[0].slot != 10 {
 		t.Errorf("got moves of %v, and %v given; want slot 9, whose owner drains, and slot 10, which has none", moves, given)
 	}
+}
+
+// One reading is acted on once, however often a leader plans, until there have been others for a while or other
+// members are there.
+func TestAReadingIsActedOnOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unhurried{Placer: WeightedCPU{}, Weigher: WeightedCPU{}}
+		v := View{Members: []Member{{ID: "a", Weight: 1, CPU: 0.9, Eligible: true}, {ID: "b", Weight: 1, CPU: 0.1, Eligible: true}},
+			Owners: []int{0, 1, 0, 1}, Load: []float64{1, 1, 1, 1}}
+		first := slices.Clone(u.Weights(v))
+		v.Owners = []int{0, 1, 1, 1} // as that has it
+		if got := u.Weights(v); !slices.Equal(got, first) {
+			t.Errorf("a moment later: got weights %v, want %v again", got, first)
+		}
+		time.Sleep(replan)
+		later := slices.Clone(u.Weights(v))
+		if slices.Equal(later, first) {
+			t.Errorf("after %v: got weights %v, want others", replan, later)
+		}
+		v.Members[1].Eligible = false
+		if got := u.Weights(v); slices.Equal(got, later) {
+			t.Errorf("of other members: got weights %v, want others", got)
+		}
+	})
 }
 
 func sorted(words []string) []string { slices.Sort(words); return words }

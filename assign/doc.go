@@ -34,8 +34,8 @@
 //
 // # What it costs
 //
-// Nothing while nothing changes, but the session's beat, and one small read when anything in the
-// database's change log has. When membership changes: one statement for some hundred slots of those
+// Nothing while nothing changes, but the session's beat, and two small reads a group when anything in
+// the database's change log has. When membership changes: one statement for some hundred slots of those
 // that lost their owner, two for those that move, and one read of the group's slots by its leader. The
 // leader counts the jobs of each slot after some have changed, at most once a second and at most a
 // twentieth of its time.

@@ -2,7 +2,9 @@ package assign
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/internal/clock"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 // Moments that the simulation meets too seldom to catch every mistake in what is done then.
@@ -34,6 +37,53 @@ func (g *greedy) Plan(v View) []int {
 	g.plans <- struct{}{}
 	<-g.thaws
 	return slices.Repeat([]int{slices.IndexFunc(v.Members, func(m Member) bool { return m.Name == g.to })}, len(v.Owners))
+}
+
+// Where no daemon empties the outbox, a leader does, however much is in it.
+func TestALeaderEmptiesTheOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, tapped, _ := dbtest.VirtualTime(t)
+		grouped(t, db, quick, 0)
+		b := newBoard()
+		serves(t, tapped, b, "a", Config{Group: "g"})
+		dbtest.Eventually(t, "all slots given", func() bool { return !slices.Contains(owners(t, db), "") })
+		const jobs = 10 * journal.Batch
+		if err := db.InTx(t.Context(), func(tx *sql.Tx) error {
+			for i := range jobs {
+				if _, err := AddTx(t.Context(), db, tx, "g", Spec{Key: fmt.Sprint("job-", i)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		b.settles(t, jobs)
+		if took, promised := time.Since(began), 2*shortTTL/3+2*time.Second; took > promised {
+			t.Errorf("all jobs run after %v, want two beats and a little: %v", took, promised)
+		}
+	})
+}
+
+// A leader that cannot plan, and has been able to, asks no more often than others.
+func TestALeaderThatFailsIsPatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, tapped, tap := dbtest.VirtualTime(t)
+		grouped(t, db, quick, 10)
+		b := newBoard()
+		serves(t, tapped, b, "a", Config{Group: "g"})
+		b.settles(t, 10)
+		if _, err := db.Exec(t.Context(), `update coordd_groups set strategy = 'of a later version', plan_version = plan_version + 1`); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * replan)
+		before := tap.Statements()
+		time.Sleep(10 * time.Second)
+		if n := tap.Statements() - before; n > 400 {
+			t.Errorf("got %d statements in 10 s, want 400 at most", n)
+		}
+	})
 }
 
 // A process freezes while it plans and thaws when another leads. Its own clock has not told it

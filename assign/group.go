@@ -47,8 +47,8 @@ type Options struct {
 	// that several that come together cost one move; 0 means 3 s, below 0 that they are not.
 	Gather time.Duration `json:"gather,omitempty"`
 
-	// RestartGrace is how long the slots of a member that restarts stay reserved for its name;
-	// 0 means 30 s, below 0 that they are not.
+	// RestartGrace is how long the slots of a member that restarts stay reserved for its name, and anew where
+	// the leader changes meanwhile; 0 means 30 s, below 0 that they are not.
 	RestartGrace time.Duration `json:"restart_grace,omitempty"`
 
 	// Obey is how long a member may take to carry a plan out before it is condemned: its session
@@ -171,6 +171,10 @@ func Define(ctx context.Context, db *coordd.DB, g Group) error {
 			return err
 		}
 		if made == 1 {
+			// What a transaction has added that was open while the group was dropped is in slots of that one.
+			if _, err := tx.Exec(ctx, stmtDropJobs, g.Name); err != nil {
+				return err
+			}
 			return g.makeSlots(ctx, tx)
 		}
 		if _, err := tx.Exec(ctx, stmtOptions, g.Strategy, string(options), g.Name); err != nil {
@@ -265,7 +269,9 @@ func Groups(ctx context.Context, db *coordd.DB) ([]Group, error) {
 }
 
 // Drop removes a group with all of its jobs. It fails with [ErrNoGroup] if there is none, and with
-// [coordd.ErrHeld] while members that live serve it: end that first.
+// [coordd.ErrHeld] while members that live serve it: end that first. Jobs that a transaction adds which is open
+// meanwhile are removed when the group is made anew; where that comes before its commit, they may be in no slot of
+// it: have none open.
 func Drop(ctx context.Context, db *coordd.DB, group string) error {
 	err := db.Tx(ctx, func(tx coordd.Queries) error {
 		dropped, err := tx.Exec(ctx, stmtDropGroup, group)

@@ -448,6 +448,25 @@ func TestAGroupMadeAnewIsAnother(t *testing.T) {
 	})
 }
 
+// What a transaction has added that was open while its group was dropped is in slots of that one: it is none of the
+// next one's.
+func TestAGroupIsMadeWithoutJobs(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		late, err := Spec{Key: "late"}.columns("g", DefaultSlots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(t.Context(), stmtAdd+addRow, late...); err != nil {
+			t.Fatal(err)
+		}
+		grouped(t, db, quick, 1)
+		added, err := Add(t.Context(), db, "g", Spec{Key: "late"})
+		if err != nil || added != 1 {
+			t.Errorf("added %d, %v; want 1", added, err)
+		}
+	})
+}
+
 // What was read of slots on their way to a member is not run if they arrive from another group of that name.
 func TestAGroupMadeAnewHasNoneOfTheOldJobs(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {

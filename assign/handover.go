@@ -51,7 +51,7 @@ func (k *keeper) send(ctx context.Context, action, stmt string, slots map[string
 	var moved, rest []*holding
 	err := k.DB.Tx(ctx, func(tx coordd.Queries) error {
 		changed, moved, rest = 0, nil, nil
-		version, err := nextVersion(ctx, tx, k.group, k.History)
+		version, err := k.nextVersion(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (k *keeper) giveSomeBack(ctx context.Context) (more bool, err error) {
 	ctx, cancel := k.bounded(ctx)
 	defer cancel()
 	err = k.DB.Tx(ctx, func(tx coordd.Queries) error {
-		version, err := nextVersion(ctx, tx, k.group, k.History)
+		version, err := k.nextVersion(ctx, tx)
 		if err != nil {
 			return err
 		}

@@ -262,7 +262,7 @@ func (p picture) view(without, with []string) (View, error) {
 		at[sv.id] = len(v.Members)
 		v.Members = append(v.Members, Member{
 			ID: sv.id, Name: sv.name, Weight: weight, CPU: sv.cpu,
-			Eligible: sv.state == heartbeat.Alive && selects(p.group.Selector, sv.labels),
+			Eligible: p.group.eligible(sv),
 		})
 	}
 	for _, come := range with {

@@ -45,12 +45,14 @@ const (
 
 // Guard makes a transaction of the caller's fail with [coordd.ErrFenced] unless this member still
 // owns the job, and keeps it so until that transaction ends. Call it last, right before the
-// commit. It fails with [coordd.ErrLost], and asks nobody, once Valid is false. On is a
+// commit. It fails with [coordd.ErrLost], and asks nobody, while the session is not valid. The job of
+// a slot that is to move is this member's until its work has returned, so what is under way when
+// its context ends can be finished and written under Guard, with a context of its own. On is a
 // transaction of the same database; after any error roll it back. Jobs of one slot share their
 // fence: one call guards a batch of them.
 func (j Job) Guard(ctx context.Context, on coordd.Querier) error {
 	h := j.holding
-	if !h.valid() {
+	if !h.k.session.Valid() {
 		return fmt.Errorf("guard job %q of group %q: %w", j.Key, h.k.group, coordd.ErrLost)
 	}
 	stmt, args, bumps, err := h.guard(ctx)

@@ -204,14 +204,26 @@ func (k *keeper) step(ctx context.Context) error {
 // checkReturns condemns this member if work does not return that was to end long ago, though nothing is to move:
 // it was stopped by a lapse, so nobody is, or will be, told to look after its job.
 func (k *keeper) checkReturns(ctx context.Context) error {
+	late := func(h *holding) bool { return h.phase == stopping && !h.gone && time.Since(h.asked) > k.obey }
+	if !k.some(late) {
+		return nil
+	}
+	if err := k.find(ctx); err != nil || !k.some(late) { // it may have more time by now
+		return err
+	}
+	ctx, cancel := k.bounded(ctx)
+	defer cancel()
+	return k.condemn(ctx, k.session.ID(), "its work does not return")
+}
+
+// some says whether something is so of one of the slots here.
+func (k *keeper) some(is func(*holding) bool) bool {
 	for _, h := range k.slots {
-		if h.phase == stopping && !h.gone && time.Since(h.asked) > k.obey {
-			ctx, cancel := k.bounded(ctx)
-			defer cancel()
-			return k.condemn(ctx, k.session.ID(), "its work does not return")
+		if is(h) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // condemn has the beats of a member refused, so that its session ends.
@@ -365,7 +377,9 @@ func (k *keeper) find(ctx context.Context) error {
 	ctx, cancel := k.bounded(ctx)
 	defer cancel()
 	g, err := Find(ctx, k.DB, k.group)
-	k.obey = g.Defaults().Obey
+	if err == nil {
+		k.obey = g.Defaults().Obey
+	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -115,6 +116,8 @@ type planning struct {
 	again     time.Time
 	flying    bool          // slots are on their way
 	more      bool          // a part of the plan was written, and not all of it
+	most      int           // of how many slots a transaction may be, after one that failed; 0: of any number
+	weigher   *unhurried    // of a strategy that decides on the shares; nil: it does not
 	counted   time.Time     // when they were counted
 	uncounted int           // how often they could not be since then
 	took      time.Duration // to count them
@@ -140,10 +143,10 @@ func (t *planning) rest(ctx context.Context, news, rings <-chan struct{}, failin
 	case t.flying || failing:
 		pause = nearPoll
 	}
-	if !t.again.IsZero() {
+	if !t.again.IsZero() && !failing { // it may be long past
 		pause = max(0, min(pause, time.Until(t.again)))
 	}
-	if t.jobs.Load() {
+	if t.jobs.Load() && !failing {
 		pause = min(pause, max(0, time.Until(t.countDue())))
 	}
 	timer := time.NewTimer(pause)
@@ -226,7 +229,12 @@ func (t *planning) drain(ctx context.Context) {
 	t.drained = time.Now()
 	ctx, cancel := t.k.bounded(ctx)
 	defer cancel()
-	if moved, err := journal.Drain(ctx, t.k.DB); err == nil && moved > 0 {
+	some := false
+	for more := true; more; {
+		moved, err := journal.Drain(ctx, t.k.DB)
+		some, more = some || moved > 0, moved == journal.Batch && err == nil
+	}
+	if some {
 		journal.Ring(ctx, t.k.DB)
 	}
 }
@@ -238,6 +246,12 @@ func (t *planning) planner(g Group) (Planner, error) {
 	placer, err := PlacerByName(g.Strategy)
 	if err != nil {
 		return nil, fmt.Errorf("group %q: %w; whoever leads it must know its strategy", g.Name, err)
+	}
+	if w, ok := placer.(Weigher); ok {
+		if t.weigher == nil || t.weigher.Weigher != w {
+			t.weigher = &unhurried{Placer: placer, Weigher: w}
+		}
+		placer = t.weigher
 	}
 	return Sticky(placer), nil
 }
@@ -254,7 +268,11 @@ func (t *planning) carryOut(ctx context.Context, o orders) (version int64, err e
 		return err
 	})
 	if err != nil {
+		t.fewer(int(o.slots()))
 		return 0, fmt.Errorf("write the plan of group %q: %w", t.k.group, err)
+	}
+	if t.most *= 2; !t.more {
+		t.most = 0
 	}
 	journal.Ring(ctx, t.k.DB)
 	for _, id := range o.condemn {
@@ -263,6 +281,15 @@ func (t *planning) carryOut(ctx context.Context, o orders) (version int64, err e
 		}
 	}
 	return version, nil
+}
+
+// fewer has half as many slots written at once: one of them may be locked, by a transaction whose process
+// has frozen, and the others are not to wait for it.
+func (t *planning) fewer(slots int) {
+	if t.most > 0 {
+		slots = min(slots, t.most)
+	}
+	t.most = max(1, slots/2)
 }
 
 // tidy removes those who served the group and have ended.
@@ -285,14 +312,14 @@ func (t *planning) write(ctx context.Context, tx *sql.Tx, o orders) (version int
 		return 0, err
 	}
 	q, group := t.k.DB.On(tx), t.k.group
-	if version, err = nextVersion(ctx, q, group, t.k.History); err != nil {
+	if version, err = t.k.nextVersion(ctx, q); err != nil {
 		return 0, err
 	}
 	wanted := o.slots()
-	t.more = false // of an attempt that was rolled back
 	if err := o.restrict(ctx, q, group); err != nil {
 		return 0, err
 	}
+	t.more = t.most > 0 && o.cut(t.most)
 	until := t.k.enough(ctx, t.k.Timeout/2) // twice as long as others: nobody looks after what it gives
 	var owned, aimed int64
 	for _, to := range slices.Sorted(maps.Keys(o.own)) {
@@ -325,6 +352,19 @@ func (t *planning) write(ctx context.Context, tx *sql.Tx, o orders) (version int
 		return 0, nil
 	}
 	return version, nil
+}
+
+// cut leaves out all but so many slots, chosen by chance, and says whether there were more.
+func (o orders) cut(most int) (more bool) {
+	for _, by := range []map[string][]slotEpoch{o.own, o.aim} {
+		for to, all := range by {
+			rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			by[to] = all[:min(most, len(all))]
+			most -= len(by[to])
+			more = more || len(by[to]) < len(all)
+		}
+	}
+	return more
 }
 
 // restrict leaves out what goes to members that do not serve the group any more: nobody would look

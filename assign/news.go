@@ -34,6 +34,9 @@ func (k *keeper) readEvents(ctx context.Context, revision int64) error {
 		for _, e := range page.Events {
 			k.take(e)
 		}
+		if page.Next <= k.cursor {
+			return nil // another node of a cluster has answered, that does not have them yet
+		}
 		k.cursor = page.Next
 	}
 	return nil

@@ -94,7 +94,7 @@ func serve(ctx context.Context, s *heartbeat.Session, cfg Config, c crews) error
 	}
 	k := &keeper{
 		Seam: g.Seam, session: s, group: cfg.Group, client: cfg.Client, crews: c, log: cfg.Logger, values: context.WithoutCancel(ctx), leave: g.leave,
-		pokes: make(chan struct{}, 1), slots: map[int]*holding{}, dirty: map[int]bool{}, ahead: map[int][]Job{}, anew: true, atOnce: slotsAtOnce,
+		pokes: make(chan struct{}, 1), obey: Options{}.Defaults().Obey, slots: map[int]*holding{}, dirty: map[int]bool{}, ahead: map[int][]Job{}, anew: true, atOnce: slotsAtOnce,
 	}
 	if err := k.find(ctx); errors.Is(err, coordd.ErrNone) || hopeless(err) {
 		g.leave()

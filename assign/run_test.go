@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -497,12 +498,123 @@ func TestAGuardedTransactionFailsOnceTheJobHasMoved(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if err := guarded(func(tx *sql.Tx) error { return j.Guard(ctx, tx) }); !errors.Is(err, coordd.ErrLost) {
-			t.Errorf("guarded when it is over: got %v, want ErrLost", err)
+		if err := guarded(func(tx *sql.Tx) error { return j.Guard(ctx, tx) }); !errors.Is(err, coordd.ErrFenced) {
+			t.Errorf("guarded when it is over: got %v, want ErrFenced", err)
 		}
 		if err := guarded(byHand); !errors.Is(err, sql.ErrNoRows) {
 			t.Errorf("by hand when it is over: got %v, want no row", err)
 		}
+	})
+}
+
+// What is under way when a job is to move can be finished and written: nobody else has the job before that has returned.
+func TestWorkUnderWayIsWrittenBeforeTheJobMoves(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		grouped(t, db, quick, 1)
+		s := joined(t, db, "a")
+		begun, written := make(chan Job, 1), make(chan error, 1)
+		go Run(t.Context(), s, Config{Group: "g"}, func(ctx context.Context, j Job) error {
+			begun <- j
+			<-ctx.Done()
+			ctx = context.WithoutCancel(ctx)
+			written <- db.InTx(ctx, func(tx *sql.Tx) error { return j.Guard(ctx, tx) })
+			return nil
+		})
+		j := <-begun
+		b := newBoard()
+		serves(t, db, b, "b", Config{Group: "g"})
+		if err := heartbeat.Drain(t.Context(), db, s.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
+			t.Errorf("before it has returned: got %v, want nil", err)
+		}
+		b.settles(t, 1)
+		if err := db.InTx(t.Context(), func(tx *sql.Tx) error { return j.Guard(t.Context(), tx) }); !errors.Is(err, coordd.ErrFenced) {
+			t.Errorf("when it is another's: got %v, want ErrFenced", err)
+		}
+	})
+}
+
+// A member whose work does not return is condemned by the time that it may take now, and not by what that was when it began.
+func TestWhoIsGivenMoreTimeHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, shaky, tap := dbtest.VirtualTime(t)
+		g := quick
+		g.Obey = time.Second
+		grouped(t, db, g, 1)
+		s := joined(t, shaky, "slow")
+		begun, hold := make(chan Job), make(chan struct{})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- Run(ctx, s, Config{Group: "g"}, func(_ context.Context, j Job) error {
+				begun <- j
+				<-hold
+				return nil
+			})
+		}()
+		<-begun
+		g.Obey = time.Hour
+		if err := Define(t.Context(), db, g); err != nil {
+			t.Fatal(err)
+		}
+		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrBroken })
+		dbtest.Eventually(t, "a lapse", func() bool { return s.Status() == heartbeat.Suspended })
+		tap.Disturb(nil)
+		time.Sleep(time.Minute)
+		if s.Status() != heartbeat.Connected {
+			t.Fatalf("got %v (%v), want connected: it has an hour", s.Status(), s.Err())
+		}
+		close(hold)
+		<-begun
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A process that has frozen in a transaction keeps what that has locked, and nothing else.
+func TestALockedSlotKeepsNoOther(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		if strings.HasPrefix(dsn, "sqlite") {
+			t.Skip("SQLite has one writer: a transaction that has locked anything has locked everything")
+		}
+		db := dbtest.Migrated(t, dsn)
+		g := quick
+		g.Slots = 16
+		grouped(t, db, g, 100)
+		b := newBoard()
+		a := serves(t, db, b, "a", Config{Group: "g", NoCandidate: true})
+		serves(t, db, b, "b", Config{Group: "g"})
+		counting{T: t, db: db}.settles(2)
+		tx, err := dbtest.OpenPatient(t, dsn).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		var locked int
+		if err := db.Get(t.Context(), []any{&locked}, `select min(slot) from coordd_slots where owner = ?`, a.s.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.On(tx).Exec(t.Context(), `update coordd_slots set guards = guards + 1 where grp = 'g' and slot = ?`, locked); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(t.Context(), `update coordd_heartbeats set state = 'dead' where member_id = ?`, a.s.ID()); err != nil {
+			t.Fatal(err)
+		}
+		mine := func() (n int) {
+			for _, name := range owners(t, db) {
+				if name == "b" {
+					n++
+				}
+			}
+			return n
+		}
+		dbtest.Eventually(t, "all slots but the one that is locked", func() bool { return mine() == g.Slots-1 })
+		tx.Rollback()
+		dbtest.Eventually(t, "all slots", func() bool { return mine() == g.Slots })
 	})
 }
 

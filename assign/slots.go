@@ -70,12 +70,12 @@ const pairsAtOnce = 120
 var errDoubt = fmt.Errorf("%w: it is in doubt which of it is left", coordd.ErrHistoryLost)
 
 // nextVersion begins a change of slots in a transaction.
-func nextVersion(ctx context.Context, tx coordd.Queries, group string, history int64) (version int64, err error) {
-	changed, err := tx.Exec(ctx, stmtNextVersion, group, history)
+func (k *keeper) nextVersion(ctx context.Context, tx coordd.Queries) (version int64, err error) {
+	changed, err := tx.Exec(ctx, stmtNextVersion, k.group, k.History)
 	if err != nil {
 		return 0, err
 	}
-	err = tx.Get(ctx, []any{&version}, stmtVersion, group)
+	err = tx.Get(ctx, []any{&version}, stmtVersion, k.group)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		err = ErrNoGroup
@@ -238,7 +238,7 @@ func (k *keeper) serveGroup(ctx context.Context) error {
 	ctx, cancel := k.bounded(ctx)
 	defer cancel()
 	err := k.DB.Tx(ctx, func(tx coordd.Queries) error {
-		version, err := nextVersion(ctx, tx, k.group, k.History)
+		version, err := k.nextVersion(ctx, tx)
 		if err != nil {
 			return err
 		}
