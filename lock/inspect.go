@@ -99,14 +99,6 @@ func ForceRelease(ctx context.Context, db *coordd.DB, name, by, reason string, w
 	return RequestRelease(ctx, db, Ask{Name: name, By: by, Reason: reason, Within: within})
 }
 
-const (
-	// stmtTxLock keeps everybody else from the row until the transaction ends. 0 rows: it is
-	// not there yet.
-	stmtTxLock  = `update coordd_leases set guards = guards + 1, since_us = {now} where name = ?`
-	stmtTxBegin = `insert into coordd_leases (name, token, value, request, since_us, guards)
-		values (?, 0, '', '', {now}, 0) {or keep token}` // 0 rows: it is there
-)
-
 // Tx locks a name for as long as a transaction of the caller's lasts, and waits for others that
 // have it. It needs no session, has no token, and stands apart from the locks of [Acquire].
 // Take several in one order. On Galera who comes second is not kept waiting: its commit fails.
@@ -114,14 +106,7 @@ func Tx(ctx context.Context, db *coordd.DB, on coordd.Querier, key string) error
 	if err := checkName(key); err != nil {
 		return err
 	}
-	q := db.On(on)
-	changed, err := q.Exec(ctx, stmtTxLock, "tx/"+key)
-	if err == nil && changed == 0 {
-		if _, err = q.Exec(ctx, stmtTxBegin, "tx/"+key); err == nil {
-			_, err = q.Exec(ctx, stmtTxLock, "tx/"+key)
-		}
-	}
-	if err != nil {
+	if err := lease.Lock(ctx, db.On(on), "tx/"+key); err != nil {
 		return fmt.Errorf("lock %q for a transaction: %w", key, err)
 	}
 	return nil

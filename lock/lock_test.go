@@ -4,12 +4,15 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/lease"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -139,11 +142,7 @@ func TestALockForATransaction(t *testing.T) {
 			var ended bool
 			go func() {
 				got <- db.Tx(ctx, func(tx coordd.Queries) error { // again if the server gives up waiting
-					_, err := tx.Exec(ctx, stmtTxBegin, "tx/account-42")
-					if err == nil {
-						_, err = tx.Exec(ctx, stmtTxLock, "tx/account-42")
-					}
-					return err
+					return lease.Lock(ctx, tx, "tx/account-42")
 				})
 			}()
 			select {
@@ -155,6 +154,85 @@ func TestALockForATransaction(t *testing.T) {
 			if err := <-got; err != nil || !ended {
 				t.Fatalf("%s: %v", round, err)
 			}
+		}
+	})
+}
+
+// Two lock names that have no rows yet, in transactions as a user begins them, whose first
+// statements come before either's second.
+func TestTransactionsLockNewNamesSideBySide(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		dbtest.Migrated(t, dsn)
+		db, tap := dbtest.OpenTapped(t, dsn)
+		for _, keys := range [][2]string{{"x", "y"}, {"the same", "the same"}} {
+			var begun atomic.Int32
+			both := make(chan struct{})
+			tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+				err := do()
+				if strings.Contains(stmt, "coordd_leases") {
+					if begun.Add(1) == 2 {
+						close(both)
+					}
+					select {
+					case <-both:
+					case <-time.After(300 * time.Millisecond): // the other waits for this transaction
+					}
+				}
+				return err
+			})
+			locked := make(chan error, 2)
+			for _, key := range keys {
+				go func() {
+					tx, err := db.Pool().BeginTx(t.Context(), nil)
+					if err == nil {
+						defer tx.Rollback()
+						err = Tx(t.Context(), db, tx, key)
+					}
+					if err == nil {
+						err = tx.Commit()
+					}
+					locked <- err
+				}()
+			}
+			for range keys {
+				if err := <-locked; err != nil {
+					t.Errorf("%q: %v", keys, err)
+				}
+			}
+			tap.Disturb(nil)
+		}
+	})
+}
+
+// A row that is removed as idle between the statements of Tx is made again.
+func TestALockForATransactionIsHadThoughItsRowIsRemoved(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		other := dbtest.Migrated(t, dsn)
+		db, tap := dbtest.OpenTapped(t, dsn)
+		tx, err := db.Pool().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		var struck atomic.Bool
+		tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
+			if !strings.Contains(stmt, "insert into coordd_leases") || struck.Swap(true) {
+				return do()
+			}
+			// Where this transaction keeps others out of the row they fail, as they should.
+			ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+			defer cancel()
+			_ = other.Tx(ctx, func(tx coordd.Queries) error { return lease.Lock(ctx, tx, "tx/x") })
+			err := do()
+			_, _ = lease.Tidy(ctx, other, 0)
+			return err
+		})
+		if err := Tx(t.Context(), db, tx, "x"); err != nil || !struck.Load() {
+			t.Fatalf("got %v, struck %v", err, struck.Load())
+		}
+		var rows int
+		if err := db.On(tx).Get(t.Context(), []any{&rows}, `select count(*) from coordd_leases where name = 'tx/x'`); err != nil || rows != 1 {
+			t.Fatalf("got %d rows that it locks, %v, want 1", rows, err)
 		}
 	})
 }

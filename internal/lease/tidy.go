@@ -11,7 +11,7 @@ import (
 const (
 	// stmtIdle reads rows that nobody has used for long, by the database's clock, which decides
 	// nothing but what is looked at.
-	stmtIdle = `select l.name, l.token from coordd_leases l
+	stmtIdle = `select l.name, l.token, l.since_us from coordd_leases l
 		where l.since_us <= {now} - ?
 		and not exists (select 1 from coordd_heartbeats b where b.member_id = l.holder and b.state in ` + living + `)
 		and not exists (select 1 from coordd_shared s where s.lease = l.name)
@@ -20,7 +20,7 @@ const (
 
 	stmtRaiseFloor = `update coordd_meta set value = ? where name = 'token_floor' and value < ?` // 0 rows: it is as high
 
-	stmtForget     = `delete from coordd_leases where name = ? and token = ?` // 0 rows: it was granted again
+	stmtForget     = `delete from coordd_leases where name = ? and token = ? and since_us = ?` // 0 rows: it was granted, or locked, again
 	stmtIdleQueues = `select q.lease, q.next_ticket from coordd_queues q
 		where not exists (select 1 from coordd_leases l where l.name = q.lease)
 		and not exists (select 1 from coordd_waiters w where w.lease = q.lease) limit ?`
@@ -46,10 +46,10 @@ func Tidy(ctx context.Context, db *coordd.DB, keep time.Duration) (removed int64
 		}
 	}()
 	type row struct {
-		name  string
-		token int64
+		name         string
+		token, since int64
 	}
-	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any { return []any{&r.name, &r.token} }, stmtIdle, keep.Microseconds(), idle)
+	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any { return []any{&r.name, &r.token, &r.since} }, stmtIdle, keep.Microseconds(), idle)
 	if err != nil {
 		return 0, err
 	}
@@ -61,7 +61,7 @@ func Tidy(ctx context.Context, db *coordd.DB, keep time.Duration) (removed int64
 		return 0, err
 	}
 	for _, r := range rows {
-		n, err := db.Exec(ctx, stmtForget, r.name, r.token)
+		n, err := db.Exec(ctx, stmtForget, r.name, r.token, r.since)
 		removed += n
 		if err != nil {
 			return removed, err
