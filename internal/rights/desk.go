@@ -63,7 +63,9 @@ func (d *Desk) enter(ask Ask) (*right, error) {
 	case ask.Shared != r.Shared || ask.Permits != r.Permits || ask.Priority != r.Priority:
 		return nil, ErrOther
 	default:
-		r.tie = ask.Tie
+		if !r.answered { // or its answer says what it is tied to
+			r.tie = ask.Tie
+		}
 		r.wake()
 	}
 	r.asking++

@@ -39,7 +39,10 @@
 //
 // A tied right ends as soon as the client's connection does, which the system closes when a process
 // ends, however it ends. A client that closes it must have stopped before. It is for
-// clients of the same host, as anything in between may cut a connection whose client lives.
+// clients of the same host, as anything in between may cut a connection whose client lives. It is
+// tied to the connection of its first answer, and to none for good once a request on another one was
+// answered: a request may be late, and its connection given up, while the client counts on an answer that
+// came on another.
 //
 // A renewal costs no statement. A right that was waited for costs what waiting costs: some
 // looks a second for the first two in line, one a second for everybody else.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd/election"
+	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/internal/lease"
 	"github.com/coordd/coordd/lock"
 )
@@ -41,6 +42,8 @@ func (r *right) take(ctx context.Context) {
 		r.failed = ErrNoSession
 	case r.state == Ends: // its client has given it up
 		r.failed = r.why.lost()
+	case errors.Is(err, heartbeat.ErrLeft): // its session is leaving
+		r.failed = ErrNoSession
 	default:
 		r.failed = err
 	}
@@ -202,8 +205,11 @@ func (r *right) answer(ask Ask, err error) (Grant, error) {
 	}
 	if r.answered {
 		d.counts[r.Kind].Renewed++
+		if ask.Tie != r.tie { // nobody can tell which connection is the newer one: either may be given up
+			ask.Tie = nil
+		}
 	}
-	r.answered = true
+	r.answered, r.tie = true, ask.Tie
 	r.promised = max(r.promised, now+left)
 	r.TTL = ask.TTL
 	g := r.show()

@@ -63,6 +63,7 @@ func (a Ask) waiting(d time.Duration) Ask { a.Wait = d; return a }
 func (a Ask) ttl(d time.Duration) Ask     { a.TTL = d; return a }
 func (a Ask) renewing(g Grant) Ask        { a.Token = g.Token; return a }
 func (a Ask) by(name string) Ask          { a.By = By{Name: name}; return a }
+func (a Ask) tied(to chan struct{}) Ask   { a.Tie = to; return a }
 
 func (d *daemon) put(ask Ask) Grant {
 	d.t.Helper()
@@ -563,21 +564,16 @@ func TestADrainingMemberLeadsForNobody(t *testing.T) {
 func TestATiedRightEndsWithItsConnection(t *testing.T) {
 	bubble(t, func(t *testing.T, db *coordd.DB) {
 		a, b := open(t, db, "a"), open(t, db, "b")
-		first, second := make(chan struct{}), make(chan struct{})
-		tied := func(to chan struct{}) Ask {
-			ask := exclusive("x", "1").ttl(MostTTL)
-			ask.Tie = to
-			return ask
-		}
+		first := make(chan struct{})
+		tied := func(to chan struct{}) Ask { return exclusive("x", "1").ttl(MostTTL).tied(to) }
 		if g := a.put(tied(first)); !g.Tied {
 			t.Fatalf("got %+v", g)
 		}
-		a.put(tied(second))
-		close(first) // the right has moved to the other
-		time.Sleep(time.Second)
-		a.put(tied(second))
+		if g := a.put(tied(first)); !g.Tied {
+			t.Fatalf("renewed: got %+v", g)
+		}
 		began := time.Now()
-		time.AfterFunc(time.Second, func() { close(second) })
+		time.AfterFunc(time.Second, func() { close(first) })
 		b.put(exclusive("x", "2").waiting(30 * time.Second).ttl(MostTTL))
 		among(t, "taken over", time.Since(began), time.Second, time.Second+latency)
 
@@ -600,6 +596,81 @@ func TestATiedRightEndsWithItsConnection(t *testing.T) {
 		}
 		time.Sleep(latency)
 		b.put(exclusive("x", "2"))
+	})
+}
+
+// A request may lie unread while its client gives the connection up, and has the right on another. Whenever it is
+// read then, and that connection's end with it, what was promised on the other is kept.
+func TestALateRequestTiesNothingToItsConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, db *coordd.DB) {
+		d := open(t, db, "a")
+		held := func(what string, g Grant, err error) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if now, gone := d.Get(g.Key); err != nil || gone != nil || now.State != Holds || now.Token != g.Token {
+				t.Fatalf("%s: got %+v, %v and then %+v, %v", what, g, err, now, gone)
+			}
+			d.remove(Ask{Key: g.Key, By: me})
+		}
+		for i, late := range []func(Grant, Ask) Ask{
+			func(_ Grant, ask Ask) Ask { return ask.waiting(30 * time.Second) },
+			func(g Grant, ask Ask) Ask { return ask.renewing(g) },
+		} {
+			ask, gone, lives := exclusive("x", fmt.Sprint(i)), make(chan struct{}), make(chan struct{})
+			g := d.put(ask.tied(lives).waiting(30 * time.Second))
+			d.put(ask.tied(lives).renewing(g))
+			d.put(late(g, ask.tied(gone)))
+			close(gone)
+			held("read after a renewal", g, nil)
+
+			gone = make(chan struct{}) // the late one takes it, and the other is answered before its connection is seen to have ended
+			g = d.put(ask.tied(gone))
+			g, err := d.Put(t.Context(), late(g, ask.tied(lives)))
+			close(gone)
+			held("read before", g, err)
+		}
+
+		holder := exclusive("x", "0").ttl(MostTTL) // both wait at once
+		d.put(holder)
+		ask, gone, lives := exclusive("x", "2").waiting(30*time.Second), make(chan struct{}), make(chan struct{})
+		time.AfterFunc(time.Second, func() { d.remove(holder) })
+		var late sync.WaitGroup
+		late.Go(func() {
+			time.Sleep(500 * time.Millisecond)
+			_, _ = d.Put(t.Context(), ask.tied(gone)) // whom nobody hears
+		})
+		g := d.put(ask.tied(lives))
+		close(gone)
+		held("read while it waits", g, nil)
+		late.Wait()
+	})
+}
+
+// Whose turn comes while the daemon leaves is told what passes: it asks the next one.
+func TestWhoseTurnComesWhileTheDaemonLeavesIsToldToAskAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, db *coordd.DB) {
+		d, other := open(t, db, "a"), open(t, db, "b")
+		for _, ask := range []func(name, client string) Ask{exclusive, campaign} {
+			other.put(ask("x", "0").ttl(MostTTL))
+		}
+		kept := exclusive("y", "1") // for which the session waits
+		d.put(kept)
+		var waiting sync.WaitGroup
+		for _, ask := range []func(name, client string) Ask{exclusive, campaign} {
+			waiting.Go(func() { d.fails(ask("x", "1").waiting(30*time.Second), ErrNoSession) })
+		}
+		time.Sleep(time.Second)
+		waiting.Go(func() {
+			if err := d.session.Leave(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second)
+		other.remove(exclusive("x", "0"))
+		other.remove(campaign("x", "0"))
+		time.Sleep(2 * time.Second)
+		d.remove(kept)
+		waiting.Wait()
 	})
 }
 
