@@ -84,7 +84,7 @@ func (k *keeper) read(ctx context.Context, w Want, at place) (st standing, err e
 	ctx, cancel := k.bounded(ctx)
 	defer cancel()
 	for begun := false; ; {
-		err = k.DB.Get(ctx, []any{&st.token, &st.holder, &st.grantID, &st.state, &st.member, &st.address, &st.client, &st.since, &st.ahead, &st.placed, &st.rows, &st.sharing, &st.floor, &st.history, &st.intact},
+		err = k.DB.Get(ctx, []any{&st.token, &st.holder, &st.state, &st.member, &st.address, &st.client, &st.since, &st.ahead, &st.placed, &st.rows, &st.sharing, &st.floor, &st.history, &st.intact},
 			stmtRead, append(at.args(), at.id, w.Name)...)
 		if !errors.Is(err, sql.ErrNoRows) {
 			k.sawFloor(st.floor)
@@ -153,7 +153,7 @@ func (k *keeper) grant(ctx context.Context, h *Held, st standing, at place) (gra
 			return err
 		}
 		if st.rows > 0 {
-			if err := displace(ctx, tx, h.want.Name); err != nil {
+			if err := deleteEach(ctx, tx, stmtDead, stmtDisplace, h.want.Name); err != nil {
 				return err
 			}
 		}
@@ -175,12 +175,13 @@ func (k *keeper) grant(ctx context.Context, h *Held, st standing, at place) (gra
 	return granted && err == nil, err
 }
 
-// displace removes what the dead have of a right.
-func displace(ctx context.Context, tx coordd.Queries, name string) error {
-	dead, err := coordd.All(ctx, tx, func(id *string) []any { return []any{id} }, stmtDead, name)
-	for _, id := range dead {
+// deleteEach deletes what a statement selects row by row: on the MySQL family a delete with a
+// subquery would lock the rows of those who beat.
+func deleteEach(ctx context.Context, q coordd.Queries, which, stmt string, args ...any) error {
+	ids, err := coordd.All(ctx, q, func(id *string) []any { return []any{id} }, which, args...)
+	for _, id := range ids {
 		if err == nil {
-			_, err = tx.Exec(ctx, stmtDisplace, id)
+			_, err = q.Exec(ctx, stmt, id)
 		}
 	}
 	return err

@@ -58,7 +58,7 @@ const (
 
 	stmtWaiters = `select w.lease, m.id, m.name, w.priority, w.since_us
 		from coordd_waiters w
-		join coordd_heartbeats b on b.member_id = w.member_id and b.state in ('alive', 'draining')
+		join coordd_heartbeats b on b.member_id = w.member_id and b.state in ` + queued + `
 		join coordd_members m on m.id = w.member_id
 		where w.lease >= ? and w.lease <= ?
 		order by w.lease, w.priority desc, w.ticket`

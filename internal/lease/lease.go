@@ -92,7 +92,7 @@ const ahead = `(select count(*) from coordd_waiters w join coordd_heartbeats b o
 const (
 	// stmtRead is all that decides whether a right can be had, at one instant. 0 rows: nobody
 	// has asked for it before.
-	stmtRead = `select coordd_leases.token, coalesce(coordd_leases.holder, ''), coalesce(coordd_leases.grant_id, ''),
+	stmtRead = `select coordd_leases.token, coalesce(coordd_leases.holder, ''),
 			coalesce(h.state, ''), coalesce(m.name, ''), coalesce(m.address, ''), coordd_leases.client, coordd_leases.since_us, ` + ahead + `,
 			(select count(*) from coordd_waiters w where w.id = ?),
 			(select count(*) from coordd_shared s where s.lease = coordd_leases.name),
@@ -118,9 +118,8 @@ const (
 		and exists (select 1 from coordd_meta where name = 'token_floor' and value < ?)
 		and ` + journal.Trusted
 
-	// stmtDead is what a grant displaces: who has ended never comes back. It is deleted row by
-	// row: on MySQL a delete with a subquery would lock the rows of those who beat. The delete
-	// waits for guards of those who do not know that they are dead.
+	// stmtDead is what a grant displaces: who has ended never comes back. The delete waits for
+	// guards of those who do not know that they are dead.
 	stmtDead = `select s.grant_id from coordd_shared s where s.lease = ?
 		and not exists (select 1 from coordd_heartbeats b where b.member_id = s.member_id and b.state in ` + living + `)`
 	stmtDisplace = `delete from coordd_shared where grant_id = ?` // 0 rows: another has displaced it
@@ -144,7 +143,7 @@ const (
 // standing is how a right stands for somebody who wants it.
 type standing struct {
 	token           int64
-	holder, grantID string
+	holder          string
 	state           string // of the holder; empty: it is not there
 	member, address string // of the holder
 	client          string

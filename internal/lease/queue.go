@@ -34,9 +34,9 @@ const (
 		where w.lease = ? and b.state in ` + queued + `
 		order by w.priority desc, w.ticket limit 1`
 
-	// stmtClearQueue removes who ended while it waited. 0 rows: nobody.
-	stmtClearQueue = `delete from coordd_waiters where lease = ?
-		and not exists (select 1 from coordd_heartbeats h where h.member_id = coordd_waiters.member_id and h.state in ` + queued + `)`
+	// stmtEnded is who ended while it waited. 0 rows: nobody.
+	stmtEnded = `select w.id from coordd_waiters w where w.lease = ?
+		and not exists (select 1 from coordd_heartbeats h where h.member_id = w.member_id and h.state in ` + queued + `)`
 )
 
 // How long those who wait do so between two looks, without a ring. The first two in line
@@ -272,6 +272,6 @@ func (k *keeper) wakeFirst(ctx context.Context, name string) {
 		_ = k.DB.Ring(ctx, topic(first))
 	}
 	if ended > 0 || errors.Is(err, sql.ErrNoRows) {
-		_, _ = k.DB.Exec(ctx, stmtClearQueue, name) // or the next one does
+		_ = deleteEach(ctx, k.DB.Queries, stmtEnded, stmtLeaveQueue, name) // or the next one does
 	}
 }

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,11 +25,13 @@ const (
 	stmtIdleQueues = `select q.lease, q.next_ticket from coordd_queues q
 		where not exists (select 1 from coordd_leases l where l.name = q.lease)
 		and not exists (select 1 from coordd_waiters w where w.lease = q.lease) limit ?`
-	stmtForgetQueue  = `delete from coordd_queues where lease = ? and next_ticket = ?` // 0 rows: somebody waits again
-	stmtForgetShared = `delete from coordd_shared
-		where not exists (select 1 from coordd_heartbeats b where b.member_id = coordd_shared.member_id)`
-	stmtForgetWaiters = `delete from coordd_waiters
-		where not exists (select 1 from coordd_heartbeats b where b.member_id = coordd_waiters.member_id)`
+	stmtForgetQueue = `delete from coordd_queues where lease = ? and next_ticket = ?` // 0 rows: somebody waits again
+
+	// These are what purged members have left behind. 0 rows: nothing.
+	stmtLeftShared = `select s.grant_id from coordd_shared s
+		where not exists (select 1 from coordd_heartbeats b where b.member_id = s.member_id)`
+	stmtLeftWaiters = `select w.id from coordd_waiters w
+		where not exists (select 1 from coordd_heartbeats b where b.member_id = w.member_id)`
 )
 
 // idle is how many rows Tidy removes at once.
@@ -67,10 +70,11 @@ func Tidy(ctx context.Context, db *coordd.DB, keep time.Duration) (removed int64
 			return removed, err
 		}
 	}
-	for _, stmt := range []string{stmtForgetShared, stmtForgetWaiters} {
-		if _, err := db.Exec(ctx, stmt); err != nil {
-			return removed, err
-		}
+	err = errors.Join(
+		deleteEach(ctx, db.Queries, stmtLeftShared, stmtDisplace),
+		deleteEach(ctx, db.Queries, stmtLeftWaiters, stmtLeaveQueue))
+	if err != nil {
+		return removed, err
 	}
 	queues, err := coordd.All(ctx, db.Queries, func(r *row) []any { return []any{&r.name, &r.token} }, stmtIdleQueues, idle)
 	for _, q := range queues {

@@ -3,8 +3,10 @@ package lease
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
@@ -48,6 +50,56 @@ func TestAnIdleLeaseIsRemovedAndItsTokensAreNot(t *testing.T) {
 		released(t, reader)
 		if _, err := Try(t.Context(), b, Want{Name: "lock/held"}); err != nil && !errors.Is(err, coordd.ErrHeld) {
 			t.Fatal(err)
+		}
+	})
+}
+
+// What has ended is cleared away while somebody's beat is under way, and without waiting for it.
+func TestNoBeatIsInTheWayOfClearing(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, dsn string) {
+		db := dbtest.Migrated(t, dsn)
+		if product, err := db.Product(t.Context()); err != nil || product == "SQLite" {
+			return // whoever writes there locks everything
+		}
+		a := joinedWith(t, db, heartbeat.Config{Name: "a", TTL: patientTTL})
+		count := func(stmt string) (n int) {
+			if err := db.Get(t.Context(), []any{&n}, stmt); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		stand := func(id, member string) {
+			if err := of(a).enqueue(t.Context(), alone, id); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(t.Context(), `update coordd_waiters set member_id = ? where id = ?`, member, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		of(a).stand("living")
+		stand("living", a.ID())
+		stand("ended", "nobody")
+		tx, err := dbtest.OpenPatient(t, dsn).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		if _, err := db.On(tx).Exec(t.Context(), `update coordd_heartbeats set seq = seq + 1 where member_id = ?`, a.ID()); err != nil {
+			t.Fatal(err)
+		}
+		of(a).wakeFirst(t.Context(), alone.Name)
+		if n := count(`select count(*) from coordd_waiters`); n != 1 {
+			t.Errorf("got %d places after a release, want that of who lives", n)
+		}
+		stand("purged", "nobody")
+		if _, err := db.Exec(t.Context(), stmtShare, "purged", alone.Name, "nobody", 1, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Tidy(t.Context(), db, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(`select (select count(*) from coordd_waiters) + (select count(*) from coordd_shared)`); n != 1 {
+			t.Errorf("got %d rows after Tidy, want that of who lives", n)
 		}
 	})
 }
