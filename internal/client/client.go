@@ -200,11 +200,16 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 	return r, nil
 }
 
-// do sends a request and reads its answer.
+// do sends a request that may wait, and reads its answer.
 func (c *Client) do(r *http.Request, wait time.Duration, into any) error {
 	ctx, cancel := context.WithTimeout(r.Context(), answerWithin+wait)
 	defer cancel()
-	resp, err := c.send(r.WithContext(ctx))
+	return c.exchange(r.WithContext(ctx), into)
+}
+
+// exchange sends a request and reads its answer, for as long as its context lasts.
+func (c *Client) exchange(r *http.Request, into any) error {
+	resp, err := c.send(r)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ var ErrReleased = lock.ErrReleased
 type Held struct {
 	want   Want
 	client *Client // with a connection of its own
+	under  string  // the path, without an id
 	path   string
 	query  url.Values
 	token  int64
@@ -108,14 +109,14 @@ func (c *Client) begin(ctx context.Context, want Want) (*Held, error) {
 	if want.TTL != 0 {
 		h.query.Set("ttl", want.TTL.String())
 	}
-	id := uuid.NewString()
 	if want.Election != "" {
-		h.path = "/v1/elections/" + url.PathEscape(want.Election) + "/campaigns/" + id
+		h.under = "/v1/elections/" + url.PathEscape(want.Election) + "/campaigns/"
 		h.query.Set("priority", strconv.Itoa(want.Priority))
 		h.query.Set("value", want.Value)
 	} else {
-		h.path = "/v1/locks/" + url.PathEscape(want.Lock) + "/grants/" + id
+		h.under = "/v1/locks/" + url.PathEscape(want.Lock) + "/grants/"
 	}
+	h.rename()
 	if want.Shared {
 		h.query.Set("shared", "true")
 	}
@@ -128,10 +129,13 @@ func (c *Client) begin(ctx context.Context, want Want) (*Held, error) {
 	return h, nil
 }
 
+// rename draws another id. What was sent under the old one and comes late concerns nothing that is had under this one.
+func (h *Held) rename() { h.path = h.under + uuid.NewString() }
+
 // alone is the same client with one connection, of its own.
 func (c *Client) alone() *Client {
 	transport := c.http.Transport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.IdleConnTimeout = 1, 0
+	transport.MaxConnsPerHost, transport.IdleConnTimeout, transport.ResponseHeaderTimeout = 1, 0, 0
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true) // where a connection is one client's
 	if transport.TLSClientConfig != nil {
@@ -195,30 +199,34 @@ func (h *Held) Connection() syscall.Conn {
 func (h *Held) acquire(ctx context.Context) error {
 	for answered, refused := false, false; ; {
 		renewal, began := h.token != 0, h.now()
-		err := h.put(ctx)
+		bounded, cancel := context.WithTimeout(ctx, answerWithin+h.wait())
+		err := h.put(bounded)
+		cancel()
 		if err == nil && (renewal || h.want.NoWait) && h.Remaining() > 0 {
 			h.mu.Lock()
 			h.only = h.tied
 			h.mu.Unlock()
 			return nil
 		}
+		var p *httpapi.Problem
+		known, again := errors.As(err, &p), refused
+		refused = known && p.Code == "tie_refused"
 		if err == nil {
 			continue // after a wait, in which what was promised may have passed
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var p *httpapi.Problem
-		switch known := errors.As(err, &p); {
-		case known && p.Code == "tie_refused":
+		switch {
+		case refused:
 			h.mu.Lock()
-			h.tied = !refused && h.conn != nil && h.said != h.conn.LocalAddr().String() // or there is something in between
+			h.tied = !again && h.conn != nil && h.said != h.conn.LocalAddr().String() // or there is something in between
 			h.mu.Unlock()
-			refused = true
 			continue
 		case known && p.Status == http.StatusGone: // as soon as it was had
 			_ = h.giveUp(ctx) // or it is not renewed
 			h.token = 0
+			h.rename()
 		case h.want.NoWait, known && !passes(p), !known && !answered:
 			return err
 		}
@@ -227,6 +235,14 @@ func (h *Held) acquire(ctx context.Context) error {
 			pause(ctx, retry)
 		}
 	}
+}
+
+// wait is how long the next request is to wait for its turn.
+func (h *Held) wait() time.Duration {
+	if h.token == 0 && !h.want.NoWait {
+		return longestWait
+	}
+	return 0
 }
 
 func (h *Held) isTied() bool {

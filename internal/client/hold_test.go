@@ -256,6 +256,60 @@ func TestAPromiseCountsFromTheSending(t *testing.T) {
 	}
 }
 
+// Who waits keeps its tie through any number of connections that its daemon ends: the first request after each
+// names the old one's end.
+func TestATieOutlastsReconnections(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	c := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		switch n := asked.Add(1); {
+		case r.Method == http.MethodDelete:
+		case r.URL.Query().Get("tie") != r.RemoteAddr:
+			refuses(w, 400, "tie_refused")
+		case n < 6:
+			w.Header().Set("Connection", "close")
+			refuses(w, 409, "held")
+		default:
+			grants(w, 7, time.Minute)
+		}
+	})
+	h := hold(t, c, client.Want{Lock: "x"})
+	if n := asked.Load(); n < 7 || h.Connection() == nil {
+		t.Fatalf("after %d requests it is not tied", n)
+	}
+}
+
+// A DELETE may come when what it is about was had anew under the same id. So nothing is.
+func TestAnIdThatWasGivenUpIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	var mu sync.Mutex
+	gone := map[string]bool{}
+	c := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch n := asked.Add(1); {
+		case r.Method == http.MethodDelete:
+			gone[r.URL.Path] = true
+		case gone[r.URL.Path]:
+			t.Errorf("request %d: %s was given up", n, r.URL.Path)
+			refuses(w, 403, "forbidden")
+		case n == 1, n == 4: // before it has heard of a token, and after
+			refuses(w, 410, "lost")
+		case n == 3:
+			grants(w, 6, time.Minute)
+		default:
+			grants(w, 7, time.Minute)
+		}
+	})
+	hold(t, c, client.Want{Lock: "x"})
+	mu.Lock()
+	defer mu.Unlock()
+	if len(gone) != 2 {
+		t.Fatalf("got %v given up, want two", gone)
+	}
+}
+
 // Refusals that pass end neither a wait nor what is held; others do.
 func TestWhatPassesIsAskedAgain(t *testing.T) {
 	t.Parallel()

@@ -32,12 +32,11 @@ func pause(ctx context.Context, d time.Duration) {
 
 // put takes the right, or renews it, and counts from before it sends.
 func (h *Held) put(ctx context.Context) error {
-	q, wait := url.Values{}, time.Duration(0)
+	q, wait := url.Values{}, h.wait()
 	for key, value := range h.query {
 		q[key] = value
 	}
-	if h.token == 0 && !h.want.NoWait {
-		wait = longestWait
+	if wait > 0 {
 		q.Set("wait", wait.String())
 	}
 	if h.isTied() {
@@ -61,7 +60,7 @@ func (h *Held) put(ctx context.Context) error {
 		Member      string
 	}
 	sent := h.now()
-	if err := h.client.do(r, wait, &got); err != nil {
+	if err := h.client.exchange(r, &got); err != nil {
 		return err
 	}
 	token := cmp.Or(got.Token, got.Term)
