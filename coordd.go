@@ -30,7 +30,11 @@ func Postgres(pool *sql.DB) *DB { return newDB(pool, dialect.Postgres, "") }
 
 // MySQL is coordd on MySQL 8.0 or newer, on MariaDB (10.6.19, 10.11.9, 11.4.3 or newer), or on
 // a Galera cluster of it; the server is asked which it is when it is first used. Open the pool with
-// interpolateParams=true: without it each statement takes three round trips.
+// interpolateParams=true: without it each statement takes three round trips. On Galera a pool's
+// connections lead to one node, or have wsrep_sync_wait=1: what was written is to be read.
+//
+// A process that freezes inside a transaction keeps what that has locked. MariaDB ends such a one where
+// the pool has set idle_transaction_timeout, say to twice TTL/4; MySQL has nothing like it.
 func MySQL(pool *sql.DB) *DB { return newDB(pool, dialect.MySQL, dialect.MySQLVersion) }
 
 // SQLite is coordd on SQLite 3.42 or newer: processes of one host that share a file. Open
