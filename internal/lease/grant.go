@@ -73,6 +73,7 @@ func (k *keeper) tryFrom(ctx context.Context, w Want, at place, st standing) (*H
 		if !sleep(ctx, time.Millisecond, nil) {
 			return nil, context.Cause(ctx)
 		}
+		at.patience = 0 // nobody has let it lie that has just moved
 		if st, err = k.read(ctx, w, at); err != nil {
 			return nil, err
 		}

@@ -174,10 +174,12 @@ func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struc
 			continue // its place went with a grant that came too late
 		}
 		if err != nil {
-			p.pause = min(2*p.pause, farPause)
+			p.pause, p.idle = min(2*p.pause, farPause), time.Time{}
 		} else {
 			turn := at
-			if p.look(st, st.free(w), k.DB.Hears()); p.overlooked() {
+			// Whoever is the first in line could have it, whatever that one wants.
+			idle := st.free(w) && st.sharing == 0 && st.history == k.History && st.intact
+			if p.look(st, idle, k.DB.Hears()); p.overlooked() {
 				turn.patience = 1
 			}
 			if st.free(w) && st.ahead <= turn.patience {
@@ -198,20 +200,20 @@ func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struc
 type pace struct {
 	at    time.Time     // of the latest look
 	st    standing      // that it saw
-	free  time.Time     // since when it has seen the right free under one token; zero: it does not
+	idle  time.Time     // since when it has seen the right lie there for the first in line, under one token; zero: it does not
 	pause time.Duration // until the next look
 }
 
 // look takes in how the right stands, for somebody whom a ring of others reaches or not. Who is
 // not among the first two and hears nothing looks again after half the time in which it should
 // be.
-func (p *pace) look(st standing, free, hears bool) {
+func (p *pace) look(st standing, idle, hears bool) {
 	now := time.Now()
 	first, moved := p.at.IsZero(), p.st.ahead-st.ahead
-	if !free {
-		p.free = time.Time{}
-	} else if p.free.IsZero() || st.token != p.st.token {
-		p.free = now
+	if !idle {
+		p.idle = time.Time{}
+	} else if p.idle.IsZero() || st.token != p.st.token {
+		p.idle = now
 	}
 	switch {
 	case st.ahead < 2 && (st.token != p.st.token || moved != 0):
@@ -232,7 +234,7 @@ func (p *pace) look(st standing, free, hears bool) {
 }
 
 // overlooked says whether the first in line has let the right lie.
-func (p *pace) overlooked() bool { return !p.free.IsZero() && p.at.Sub(p.free) > overlooked }
+func (p *pace) overlooked() bool { return !p.idle.IsZero() && p.at.Sub(p.idle) > overlooked }
 
 func (k *keeper) stand(id string) {
 	k.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -131,6 +132,88 @@ func TestAFrozenFirstInLineIsPassedOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A writer that waits for readers is not overlooked, however long they read: others that would
+// read come after it.
+func TestAWaitingWriterIsNotPassedByReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		reader, writer, late := joined(t, db, "reader"), joined(t, db, "writer"), joined(t, db, "late")
+		shared := Want{Name: alone.Name, Limit: Unlimited}
+		reading := tried(t, reader, shared)
+		got := make(chan *Held, 2)
+		acquire := func(s *heartbeat.Session, w Want) func() error {
+			return func() error {
+				h, err := Acquire(t.Context(), s, w)
+				got <- h
+				return err
+			}
+		}
+		waiting(t, db, acquire(writer, alone))
+		waiting(t, db, acquire(late, shared))
+		time.Sleep(time.Minute)
+		if len(got) > 0 {
+			t.Fatalf("%s has it, behind a writer that waits", (<-got).k.session.Name())
+		}
+		for _, next := range []*heartbeat.Session{writer, late} {
+			released(t, reading)
+			if reading = <-got; reading == nil || reading.k.session != next {
+				t.Fatalf("the next: got %+v, want %s", reading, next.Name())
+			}
+		}
+		released(t, reading)
+	})
+}
+
+// How long the first in line has let the right lie is counted from when it could have it, as far
+// as the next one knows: not through an outage, nor while nothing is granted.
+func TestNobodyIsOverlookedWhoCannotHaveIt(t *testing.T) {
+	for what, prevent := range map[string]func(t *testing.T, quick *coordd.DB, tap *dbtest.Tap) (end func()){
+		"an outage": func(_ *testing.T, _ *coordd.DB, tap *dbtest.Tap) func() {
+			tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+				if isRead(stmt) {
+					return dbtest.ErrReplyLost
+				}
+				return do()
+			})
+			return func() { tap.Disturb(nil) }
+		},
+		"a quarantine": func(t *testing.T, quick *coordd.DB, _ *dbtest.Tap) func() {
+			turn := func() {
+				if n, err := quick.Exec(t.Context(), `update coordd_meta set value = -value where name = 'history'`); n != 1 || err != nil {
+					t.Fatal(n, err)
+				}
+			}
+			turn()
+			return turn
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				quick, tapped, tap := dbtest.VirtualTime(t)
+				a, frozen, b := joined(t, quick, "a"), joined(t, quick, "frozen"), joined(t, tapped, "b")
+				holder := tried(t, a, alone)
+				of(frozen).stand("frozen")
+				if err := of(frozen).enqueue(t.Context(), alone, "frozen"); err != nil {
+					t.Fatal(err)
+				}
+				next := waiting(t, quick, func() error { _, err := Acquire(t.Context(), b, alone); return err })
+				released(t, holder)
+				time.Sleep(overlooked / 2) // it has seen it lie
+				end := prevent(t, quick, tap)
+				time.Sleep(10 * overlooked)
+				end()
+				began := time.Now()
+				if err := <-next; err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took < overlooked || took > 3*overlooked {
+					t.Errorf("it was passed after %v, want %v and a little more", took, overlooked)
+				}
+			})
+		})
+	}
 }
 
 // What ended while it waited is cleared away, so that a release costs one statement again, also

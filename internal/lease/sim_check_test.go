@@ -331,7 +331,8 @@ func (l *ledger) checkRoom(of *simLease, g *simGrant) {
 	}
 }
 
-// checkTurn: who does not wait overtakes nobody, and who waits at most one that lives.
+// checkTurn: who does not wait overtakes nobody, and who waits at most one that lives and could
+// have it.
 func (l *ledger) checkTurn(of *simLease, g *simGrant, commit []line) {
 	var me simWaiter
 	for _, e := range commit {
@@ -348,8 +349,13 @@ func (l *ledger) checkTurn(of *simLease, g *simGrant, commit []line) {
 	if me.member != "" {
 		most = 1
 	}
+	for _, other := range of.sharing {
+		if l.lives(other.member) {
+			most = 0
+		}
+	}
 	if ahead > most {
-		l.sim.Violated("%s was granted with token %d to %s, with ticket %d, before %d others that wait", of.name, g.token, tail(g.member), me.ticket, ahead)
+		l.sim.Violated("%s was granted with token %d to %s, with ticket %d, before %d others that wait, want %d at most", of.name, g.token, tail(g.member), me.ticket, ahead, most)
 	}
 	if ahead > 0 {
 		l.seen[sawBarge]++
