@@ -41,8 +41,9 @@ type Held struct {
 	end  context.CancelCauseFunc
 	drop func() // tells the session that the work has returned
 
-	mu       sync.Mutex
-	released bool // the release was sent: this grant never counts again
+	mu        sync.Mutex
+	released  bool // the release was sent: this grant never counts again
+	requested bool // somebody asked for it, perhaps when its context had ended already
 }
 
 // hold hangs a right on the session from before it is asked for. It is not had yet.
@@ -141,14 +142,14 @@ func (h *Held) Resume(ctx context.Context) (again *Held, ok bool, err error) {
 func (h *Held) given() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.released || errors.Is(context.Cause(h.ctx), ErrRequested)
+	return h.released || h.requested
 }
 
-// handOver leaves the right to another handle, unless it was given back meanwhile.
+// handOver leaves the right to another handle, unless it was given back or asked for meanwhile.
 func (h *Held) handOver(to *Held) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.released {
+	if h.released || h.requested {
 		return false
 	}
 	h.released = true
@@ -183,6 +184,9 @@ func (h *Held) obey(text string) {
 	if err := json.Unmarshal([]byte(text), &r); err != nil || !slices.Contains(r.Grants, h.id) {
 		return
 	}
+	h.mu.Lock()
+	h.requested = true
+	h.mu.Unlock()
 	h.end(&RequestedError{r.By, r.Reason})
 }
 

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,13 +21,15 @@ type Ask struct {
 	By     string        // who asks, for people
 	Reason string        // why, for people
 	To     string        // the id of the member that is to have it next, which must wait for it; empty: whoever is next
-	Within time.Duration // a holder that has not obeyed by then is condemned
+	Within time.Duration // a holder that has not obeyed by then is condemned; 0 means 15 s
 	Token  int64         // the newest, as it was when this was decided; 0: whatever it is
 
 	// Audit is who asked, for the record: each is an event of topic [heartbeat.AuditTopic] in the
 	// commit of the request, and of whatever else becomes of it.
 	Audit []heartbeat.By
 }
+
+const defaultWithin = 15 * time.Second
 
 const (
 	// stmtAsk changes the row also where the same is asked twice. 0 rows: it was granted anew.
@@ -42,15 +45,18 @@ const (
 // any more. Those who have not obeyed after a while are condemned: their sessions end with all
 // that they hold, which is free when their right has run out. Nothing is ever taken from a
 // living session. It fails with [coordd.ErrNone] if nobody holds it; with [ErrNotWaiting] if the
-// member that is to have it next does not wait for it; and with [coordd.ErrFenced] if it was
-// granted since the token that is named.
+// member that is to have it next does not wait for it; with [coordd.ErrFenced] if it was
+// granted since the token that is named; and with [coordd.ErrInvalid] if Within is negative.
 func Release(ctx context.Context, db *coordd.DB, ask Ask) error {
+	if ask.Within < 0 {
+		return fmt.Errorf("ask for %s: %w: Within %v: it must not be negative", called(ask.Name), coordd.ErrInvalid, ask.Within)
+	}
 	asked, err := put(ctx, db, ask)
 	if err != nil {
 		return fmt.Errorf("ask for %s: %w", called(ask.Name), err)
 	}
 	journal.Ring(ctx, db)
-	deadline, condemned := time.Now().Add(ask.Within), false
+	deadline, condemned := time.Now().Add(cmp.Or(ask.Within, defaultWithin)), false
 	for pause := firstPause; ; pause = min(2*pause, nearPause) {
 		left, err := stillHeld(ctx, db, ask.Name, asked)
 		if err == nil && len(left) == 0 {
