@@ -14,7 +14,7 @@ import (
 // guard does what the supervisor should have done, once that is overdue.
 func (p *Process) guard(ctx context.Context) {
 	ended := ctx.Done()
-	for clean := 0; ; {
+	for clean := 0; !closed(p.reaped); {
 		now := clock.SinceBoot()
 		due := p.due()
 		if now >= due {
@@ -26,7 +26,7 @@ func (p *Process) guard(ctx context.Context) {
 			case clean == 2: // one reading of /proc may miss what changes its parent meanwhile
 				_ = p.supervisor.Process.Kill() // fails where it has just ended
 			case len(alive) > 0 && p.late(now):
-				p.finish(Result{Stopped: true, Err: fmt.Errorf("%w: %v", ErrAlive, alive)})
+				p.finish(undead(alive))
 			}
 			due = now + pace
 		}
@@ -42,6 +42,10 @@ func (p *Process) guard(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+func undead(alive []int) Result {
+	return Result{Stopped: true, Err: fmt.Errorf("%w: %v", ErrAlive, alive)}
 }
 
 // due is when the wrapper acts itself.

@@ -26,6 +26,7 @@ type Process struct {
 	restore    func() // gives the terminal back
 	loops      sync.WaitGroup
 	begun      chan struct{} // closed when the command runs, or it is over
+	reaped     chan struct{} // closed when the supervisor is: its number may be another's from then on
 	over       chan struct{}
 	result     Result // read after over
 	refused    error  // why it was not run; read after over
@@ -49,7 +50,7 @@ func Start(ctx context.Context, cmd Command) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{grace: cmd.Grace, until: cmd.Until, restore: func() {}, begun: make(chan struct{}), over: make(chan struct{})}
+	p := &Process{grace: cmd.Grace, until: cmd.Until, restore: func() {}, begun: make(chan struct{}), reaped: make(chan struct{}), over: make(chan struct{})}
 	orders := cmd.begin()
 	if clock.SinceBoot() >= orders.tellAt() {
 		p.finish(Result{Stopped: true})
@@ -254,6 +255,7 @@ func (p *Process) follow() {
 		return
 	}
 	_ = p.supervisor.Wait() // its own exit code says nothing
+	close(p.reaped)
 	switch {
 	case last != nil && last.Errno != 0:
 		p.refused = cannot(last.Errno)
@@ -261,8 +263,24 @@ func (p *Process) follow() {
 	case last != nil:
 		p.finish(last.result())
 	default:
-		sweep(p.Pid())
-		p.finish(p.bereft())
+		p.finish(p.sweep())
+	}
+}
+
+// sweep kills what a supervisor has left behind that was killed, until nothing is left.
+func (p *Process) sweep() Result {
+	for clean, pause := 0, pace; ; pause = min(2*pause, tick) {
+		alive := killLeft(p.Pid())
+		if clean++; len(alive) > 0 {
+			clean = 0
+		}
+		switch {
+		case clean == 2: // one reading of /proc may miss what changes its parent meanwhile
+			return p.bereft()
+		case len(alive) > 0 && p.late(clock.SinceBoot()):
+			return undead(alive)
+		}
+		time.Sleep(pause)
 	}
 }
 
@@ -312,9 +330,11 @@ func (p *Process) finish(r Result) {
 	p.reports.Close()
 }
 
-func (p *Process) isOver() bool {
+func (p *Process) isOver() bool { return closed(p.over) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-p.over:
+	case <-c:
 		return true
 	default:
 		return false

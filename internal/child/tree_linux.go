@@ -124,16 +124,11 @@ func signalAll(some []process, group int, sig syscall.Signal) (found []int) {
 
 func killBelow(root, group int) (found []int) { return signalBelow(root, group, syscall.SIGKILL) }
 
-// sweep kills what a supervisor has left behind that was killed: it has become this process's,
-// beside supervisors that live, and what was below it before is below it now.
-func sweep(group int) {
-	for clean := 0; clean < 2; clean++ { // one reading may miss what changes its parent meanwhile
-		all := processes()
-		all = slices.DeleteFunc(all, func(p process) bool { return p.parent == os.Getpid() && supervises(p.pid) })
-		if len(signalAll(below(all, os.Getpid()), group, syscall.SIGKILL)) > 0 {
-			clean = -1
-		}
-	}
+// killLeft kills what a supervisor has left behind that was killed, and says what it has found: it has
+// become this process's, beside supervisors that live, and what was below it before is below it now.
+func killLeft(group int) (found []int) {
+	all := slices.DeleteFunc(processes(), func(p process) bool { return p.parent == os.Getpid() && supervises(p.pid) })
+	return signalAll(below(all, os.Getpid()), group, syscall.SIGKILL)
 }
 
 // supervises says whether a process is a supervisor.

@@ -264,8 +264,15 @@ func playRound(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// What the kernel does not let die is told of when its time has come, and killed by the supervisor when it can be.
+// What the kernel does not let die is told of when its time has come, and killed by the supervisor when it can be; by
+// the wrapper for as long, if there is none any more.
 func TestWhatDoesNotDieIsSaid(t *testing.T) {
+	for _, bereft := range []bool{false, true} {
+		t.Run(fmt.Sprint("supervisor killed ", bereft), func(t *testing.T) { withoutDeath(t, bereft) })
+	}
+}
+
+func withoutDeath(t *testing.T, bereft bool) {
 	freezer := fmt.Sprintf("/sys/fs/cgroup/freezer/coordd-test-%d", os.Getpid())
 	if err := os.Mkdir(freezer, 0o700); err != nil {
 		t.Skipf("a process that does not die by SIGKILL needs a control group of version 1 with a freezer: %v", err)
@@ -283,10 +290,23 @@ func TestWhatDoesNotDieIsSaid(t *testing.T) {
 	p := start(t, Command{Args: []string{"sleep", "3600"}, Notice: time.Millisecond, Until: until})
 	write("cgroup.procs", strconv.Itoa(p.Pid()))
 	write("freezer.state", "FROZEN")
+	if bereft {
+		if err := p.supervisor.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := time.AfterFunc(30*time.Second, func() {
+		t.Error("it is not told of")
+		write("freezer.state", "THAWED")
+	})
 	r := p.Wait()
+	told.Stop()
 	if now := clock.SinceBoot(); !errors.Is(r.Err, ErrAlive) || !r.Stopped || !strings.Contains(r.Err.Error(), strconv.Itoa(p.Pid())) || now < until {
 		t.Errorf("%v after its time: got %+v, want it to tell of %d", now-until, r, p.Pid())
 	}
 	write("freezer.state", "THAWED")
-	eventually(t, "its end", func() bool { return syscall.Kill(p.Pid(), 0) != nil })
+	eventually(t, "its end", func() bool {
+		_, _ = syscall.Wait4(p.Pid(), nil, syscall.WNOHANG, nil) // where it has become this process's
+		return syscall.Kill(p.Pid(), 0) != nil
+	})
 }

@@ -35,5 +35,5 @@ func signalBelow(_, group int, sig syscall.Signal) (found []int) {
 
 func killBelow(root, group int) (found []int) { return signalBelow(root, group, syscall.SIGKILL) }
 
-// sweep kills what a supervisor has left behind that was killed.
-func sweep(group int) { killBelow(0, group) }
+// killLeft kills what a supervisor has left behind that was killed, and says whether anybody was there.
+func killLeft(group int) (found []int) { return killBelow(0, group) }
