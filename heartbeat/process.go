@@ -3,10 +3,12 @@ package heartbeat
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/coordd/coordd"
 )
@@ -28,7 +30,7 @@ func process() string {
 	if self, err := os.Readlink("/proc/self"); err != nil || self != pid {
 		return ""
 	}
-	started, err := startOf(pid)
+	started, err := startOf("/proc", pid)
 	if err != nil {
 		return ""
 	}
@@ -45,24 +47,38 @@ func processOf(kind Kind) string {
 }
 
 // gone says whether a process that process has named has certainly ended: it was one of
-// this very boot, PID namespace and user (another user's may be hidden), and nothing is
-// there any more, or something that was started at another time.
-func gone(theirs, ours string) bool {
+// this very boot, PID namespace and user, and nothing is there any more, or something that
+// was started at another time. What proc does not show proves nothing: a live process may be
+// hidden there from its own user (hidepid, and a program that may not be dumped).
+func gone(proc, theirs, ours string) bool {
 	their, our := strings.Fields(theirs), strings.Fields(ours)
 	if len(their) != 5 || len(our) != 5 || !slices.Equal(their[:3], our[:3]) {
 		return false
 	}
-	if _, err := strconv.Atoi(their[3]); err != nil {
+	pid, err := strconv.Atoi(their[3])
+	if err != nil || pid <= 0 {
 		return false
 	}
-	started, err := startOf(their[3])
-	return os.IsNotExist(err) || err == nil && started != their[4]
+	if started, err := startOf(proc, their[3]); err == nil {
+		return started != their[4]
+	}
+	return noProcess(pid)
+}
+
+// noProcess says whether the kernel, which hides no process from a signal, knows none of this PID.
+func noProcess(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer p.Release()
+	return errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // startOf is when a process was started, in clock ticks since the boot: field 22 of its
 // stat. The command in field 2 may contain anything, and ends with the last bracket.
-func startOf(pid string) (string, error) {
-	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+func startOf(proc, pid string) (string, error) {
+	stat, err := os.ReadFile(proc + "/" + pid + "/stat")
 	if err != nil {
 		return "", err
 	}
@@ -100,7 +116,7 @@ func (s *Session) succeed(ctx context.Context) error {
 		return err
 	}
 	for _, r := range rows {
-		if !gone(r.process, s.process) {
+		if !gone("/proc", r.process, s.process) {
 			continue
 		}
 		died, err := transition(ctx, s.db, r.id, "died", stmtDeclareDead, r.id, r.seq)

@@ -1,6 +1,8 @@
 package heartbeat
 
 import (
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,8 +32,31 @@ func TestOnlyAProcessOfThisMachineThatHasEndedIsGone(t *testing.T) {
 		with(3, "4194305"):       true,  // above any PID there can be
 		strings.Join(f[:4], " "): false,
 		with(3, "self/../self"):  false,
+		with(3, "-1"):            false, // everybody
+		with(3, "0"):             false, // our group
 	} {
-		if got := gone(theirs, ours); got != want {
+		if got := gone("/proc", theirs, ours); got != want {
+			t.Errorf("%q: got gone %v, want %v", theirs, got, want)
+		}
+	}
+}
+
+// With hidepid=2 a live process that may not be dumped is shown to nobody, also not to its own
+// user.
+func TestAProcessThatIsHiddenIsNotGone(t *testing.T) {
+	ours := process()
+	if ours == "" {
+		t.Skip("this system does not tell processes apart")
+	}
+	ended := exec.CommandContext(t.Context(), "true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(ours)
+	f[3] = strconv.Itoa(ended.Process.Pid)
+	hiding := t.TempDir() // a /proc that shows nobody
+	for theirs, want := range map[string]bool{ours: false, strings.Join(f, " "): true} {
+		if got := gone(hiding, theirs, ours); got != want {
 			t.Errorf("%q: got gone %v, want %v", theirs, got, want)
 		}
 	}
