@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -233,6 +234,21 @@ func startLock(t *testing.T, dir string, args ...string) *process {
 		t.Fatal(err)
 	}
 	return start(t, "", append(append([]string{"lock", "l", "--grace", "200ms"}, args...), "--", exe, "be-worker", dir, "2")...)
+}
+
+func TestWhatCoorddWasStartedToIgnoreItsCommandIgnoresToo(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := dbtest.SQLiteFile(t)
+	dbtest.Migrated(t, dsn)
+	cmd := exec.Command("sh", "-c", `trap "" INT HUP; exec "$0" lock x --dsn "$1" -- sh -c 'kill -INT $$; kill -HUP $$; echo lives'`, exe, dsn)
+	cmd.Env = append(os.Environ(), beCoordd+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "lives\n" {
+		t.Fatalf("got %q and %v, want it to live", out, err)
+	}
 }
 
 // A wrapper that is killed leaves the lock free as soon as its command has ended, and not sooner, though a daemon would hold it for a

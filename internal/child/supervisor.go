@@ -101,7 +101,7 @@ func heedNothing() {
 }
 
 // heeded leaves out those signals that this process was started to ignore (nohup): to catch them
-// would have the command not ignore them.
+// would have the command not ignore them. Go itself keeps only SIGHUP and SIGINT ignored.
 func heeded(signals ...syscall.Signal) (some []os.Signal) {
 	for _, s := range signals {
 		if !signal.Ignored(s) {
