@@ -115,3 +115,33 @@ func TestATransactionOfAFrozenProcessIsEnded(t *testing.T) {
 		})
 	}
 }
+
+// A process that freezes inside a transaction of coordd's must not keep what that has locked: PostgreSQL ends it, also on
+// a user's pool, which sets no bound. Others can only have it set there.
+func TestTheServerEndsATransactionInWhichAProcessHasFrozen(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.PostgresSchema(t)
+	dbtest.Migrated(t, dsn)
+	frozen, other := dbtest.OpenPatient(t, dsn), dbtest.OpenPatient(t, dsn)
+	const stmt = `update coordd_meta set value = value + 1 where name = 'revision'`
+	locked, thawed := make(chan struct{}), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- frozen.Tx(t.Context(), func(tx coordd.Queries) error {
+			_, err := tx.Exec(t.Context(), stmt)
+			close(locked)
+			<-thawed
+			return err
+		})
+	}()
+	<-locked
+	ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
+	defer cancel()
+	if _, err := other.Exec(ctx, stmt); err != nil {
+		t.Errorf("while it is frozen: got %v, want nil", err)
+	}
+	close(thawed)
+	if err := <-ended; err == nil {
+		t.Error("thawed: it has committed, want an error")
+	}
+}

@@ -32,7 +32,14 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 // tx is Tx on a connection that the caller keeps, or on one of the pool if that is nil.
 func (db *DB) tx(ctx context.Context, kept *sql.Conn, fn func(tx Queries) error) error {
 	return db.server.retry(ctx, func() error {
-		return db.once(ctx, kept, func(tx *sql.Tx) error { return fn(db.On(tx)) })
+		return db.once(ctx, kept, func(tx *sql.Tx) error {
+			if stmt := db.server.family.EndIdle; stmt != "" {
+				if _, err := tx.ExecContext(ctx, stmt); err != nil {
+					return db.server.explain(err)
+				}
+			}
+			return fn(db.On(tx))
+		})
 	})
 }
 

@@ -25,6 +25,10 @@ type Dialect struct {
 	// idle transaction on the server once d has passed.
 	Bounds func(d time.Duration) map[string]string
 
+	// EndIdle is a statement that has the server end the transaction that it begins if its process freezes
+	// in it, as nobody else could change what it has locked; empty: the database has none.
+	EndIdle string
+
 	// WakeUp is a statement that rings at those who listen, with one argument for them to
 	// read; empty: the database has none.
 	WakeUp string

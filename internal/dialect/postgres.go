@@ -18,6 +18,7 @@ var Postgres = &Dialect{
 			"idle_in_transaction_session_timeout": milliseconds(2 * d),
 		}
 	},
+	EndIdle:     "select set_config('idle_in_transaction_session_timeout', '5s', true)",
 	WakeUp:      "select pg_notify('coordd', ?)",
 	Unreachable: checkServer,
 	ReadOnly:    usePrimary,
