@@ -1,4 +1,4 @@
-package journal
+package journal_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 // cut breaks the connection at one of the statements that pass, before it or after it.
@@ -88,9 +89,9 @@ func TestE1AChangeAndItsEventAreOne(t *testing.T) {
 		var want []string
 		for _, way := range []struct {
 			name   string
-			record func(context.Context, coordd.Queries, ...Event) error
+			record func(context.Context, coordd.Queries, ...journal.Event) error
 			to     string
-		}{{"append", Append, inEvents}, {"outbox", Outbox, inOutbox}} {
+		}{{"append", journal.Append, inEvents}, {"outbox", journal.Outbox, inOutbox}} {
 			everyCut(t, cutOff, tap, func(c *cut) error {
 				subject := fmt.Sprintf("%s: %v", way.name, c)
 				err := cutOff.Tx(t.Context(), func(tx coordd.Queries) error {
@@ -129,7 +130,7 @@ func TestE1AnEventOfTheOutboxIsMovedOnce(t *testing.T) {
 			subject := c.String()
 			want = append(want, subject)
 			posted(t, db, subject)
-			_, err := Drain(t.Context(), cutOff)
+			_, err := journal.Drain(t.Context(), cutOff)
 			moved := 0
 			if c.committed || err == nil {
 				moved = 1
@@ -163,7 +164,7 @@ func TestE1RevisionsFollowTheOrderOfCommits(t *testing.T) {
 				for i := range each {
 					c := commit{subject: fmt.Sprint(w, "/", i)}
 					err := db.Tx(t.Context(), func(tx coordd.Queries) error {
-						err := Append(t.Context(), tx, event(c.subject))
+						err := journal.Append(t.Context(), tx, event(c.subject))
 						time.Sleep(rand.N(5 * time.Millisecond)) // others have time to be quicker
 						if c.sent = time.Now(); i%5 == 4 {
 							return errors.Join(err, errRolledBack)
@@ -184,7 +185,7 @@ func TestE1RevisionsFollowTheOrderOfCommits(t *testing.T) {
 		revisions := map[string]int64{}
 		for after, last := int64(0), false; !last; {
 			last = closed(over) // one more look at what came before it
-			page, err := Read(t.Context(), db.Queries, after, 100)
+			page, err := journal.Read(t.Context(), db.Queries, after, 100)
 			if err != nil {
 				t.Error(err)
 				break

@@ -1,4 +1,4 @@
-package journal
+package journal_test
 
 import (
 	"errors"
@@ -9,12 +9,13 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 // entered enters the history, as a member that joins.
-func entered(t *testing.T, db *coordd.DB) History {
+func entered(t *testing.T, db *coordd.DB) journal.History {
 	t.Helper()
-	h, _, err := EnterHistory(t.Context(), db)
+	h, _, err := journal.EnterHistory(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,7 @@ func fake(t *testing.T, db *coordd.DB) {
 func floorOf(t *testing.T, db *coordd.DB) (floor int64) {
 	t.Helper()
 	var highest int64
-	if err := db.Get(t.Context(), []any{&floor, &highest}, stmtFloor); err != nil {
+	if err := db.Get(t.Context(), []any{&floor, &highest}, journal.StmtFloor); err != nil {
 		t.Fatal(err)
 	}
 	return floor
@@ -41,11 +42,11 @@ func floorOf(t *testing.T, db *coordd.DB) (floor int64) {
 
 func TestANewDatabaseHasOneHistory(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		var all [8]History
+		var all [8]journal.History
 		var group errgroup.Group
 		for i := range all {
 			group.Go(func() (err error) {
-				all[i], _, err = EnterHistory(t.Context(), db)
+				all[i], _, err = journal.EnterHistory(t.Context(), db)
 				return err
 			})
 		}
@@ -53,7 +54,7 @@ func TestANewDatabaseHasOneHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, h := range all {
-			if h != all[0] || h.Number() == 0 || h.Quarantined() || !h.Intact() || h.accepted == "" || h.Since != 0 {
+			if h != all[0] || h.Number() == 0 || h.Quarantined() || !h.Intact() || h.Accepted() == "" || h.Since != 0 {
 				t.Fatalf("got %+v, want the accepted one of all, %+v", h, all[0])
 			}
 		}
@@ -69,10 +70,10 @@ func TestALostHistoryIsRecordedOnce(t *testing.T) {
 		before := entered(t, db)
 		appended(t, db, "a", "b")
 		fake(t, db)
-		if _, err := Read(ctx, db.Queries, 1, 10); !errors.Is(err, coordd.ErrHistoryLost) {
+		if _, err := journal.Read(ctx, db.Queries, 1, 10); !errors.Is(err, coordd.ErrHistoryLost) {
 			t.Fatalf("before anybody has recorded it: got %v, want %v", err, coordd.ErrHistoryLost)
 		}
-		lost, err := ReadHistory(ctx, db.Queries)
+		lost, err := journal.ReadHistory(ctx, db.Queries)
 		if err != nil || lost.Intact() {
 			t.Fatalf("got %+v, %v, want another fingerprint", lost, err)
 		}
@@ -80,7 +81,7 @@ func TestALostHistoryIsRecordedOnce(t *testing.T) {
 		var group errgroup.Group
 		for range 8 {
 			group.Go(func() error {
-				mine, err := Renew(ctx, db, lost, 0)
+				mine, err := journal.Renew(ctx, db, lost, 0)
 				if mine {
 					renewed.Add(1)
 				}
@@ -98,16 +99,16 @@ func TestALostHistoryIsRecordedOnce(t *testing.T) {
 			t.Fatalf("got %+v, want a new one in quarantine", after)
 		case after.Since <= before.Revision || after.Revision != after.Since+1:
 			t.Fatalf("got revision %d of a history since %d, want it to go on above all that was", after.Revision, after.Since)
-		case floorOf(t, db) < step || floorOf(t, db) > 1<<53:
+		case floorOf(t, db) < journal.Step || floorOf(t, db) > 1<<53:
 			t.Fatalf("floor: got %d, want it raised, below 2^53", floorOf(t, db))
 		}
 		// Nobody goes on where he was; who begins anew does.
 		for _, seen := range []int64{1, 2, after.Since - 1} {
-			if _, err := Read(ctx, db.Queries, seen, 10); !errors.Is(err, coordd.ErrHistoryLost) {
+			if _, err := journal.Read(ctx, db.Queries, seen, 10); !errors.Is(err, coordd.ErrHistoryLost) {
 				t.Fatalf("after revision %d: got %v, want %v", seen, err, coordd.ErrHistoryLost)
 			}
 		}
-		page, err := Read(ctx, db.Queries, after.Since, 10)
+		page, err := journal.Read(ctx, db.Queries, after.Since, 10)
 		if err != nil || len(page.Events) != 1 || page.Events[0].Action != "quarantined" {
 			t.Fatalf("got %+v, %v, want the event that tells of it", page.Events, err)
 		}
@@ -128,32 +129,32 @@ func TestAQuarantineIsEndedOnceAndInItsOwnHistory(t *testing.T) {
 				t.Fatalf("%s: got %v, want %v", what, n == 1, want)
 			}
 		}
-		holds(true, "a beat", InHistory, first.Number())
-		holds(true, "a grant", Trusted, first.Number())
-		if _, err := Renew(ctx, db, first, 0); err != nil {
+		holds(true, "a beat", journal.InHistory, first.Number())
+		holds(true, "a grant", journal.Trusted, first.Number())
+		if _, err := journal.Renew(ctx, db, first, 0); err != nil {
 			t.Fatal(err)
 		}
 		second := entered(t, db)
-		holds(false, "a beat of the old history", InHistory, first.Number())
-		holds(false, "a grant of the old history", Trusted, first.Number())
-		holds(true, "a beat in quarantine", InHistory, second.Number())
-		holds(false, "a grant in quarantine", Trusted, second.Number())
+		holds(false, "a beat of the old history", journal.InHistory, first.Number())
+		holds(false, "a grant of the old history", journal.Trusted, first.Number())
+		holds(true, "a beat in quarantine", journal.InHistory, second.Number())
+		holds(false, "a grant in quarantine", journal.Trusted, second.Number())
 		fake(t, db)
-		if trusted, err := Trust(ctx, db, second); trusted || err != nil {
+		if trusted, err := journal.Trust(ctx, db, second); trusted || err != nil {
 			t.Fatalf("in another history: got %v, %v, want it to stay", trusted, err)
 		}
-		holds(false, "a beat elsewhere", InHistory, second.Number())
+		holds(false, "a beat elsewhere", journal.InHistory, second.Number())
 		third := entered(t, db) // records it
-		if trusted, err := Trust(ctx, db, second); trusted || err != nil {
+		if trusted, err := journal.Trust(ctx, db, second); trusted || err != nil {
 			t.Fatalf("of the history before: got %v, %v, want it to stay", trusted, err)
 		}
 		for _, want := range []bool{true, false} {
-			if trusted, err := Trust(ctx, db, third); trusted != want || err != nil {
+			if trusted, err := journal.Trust(ctx, db, third); trusted != want || err != nil {
 				t.Fatalf("got %v, %v, want %v", trusted, err, want)
 			}
 		}
-		holds(true, "a grant when it is trusted", Trusted, third.Number())
-		if floors := [2]int64{third.Since, second.Since}; floors[0] < floors[1]+step {
+		holds(true, "a grant when it is trusted", journal.Trusted, third.Number())
+		if floors := [2]int64{third.Since, second.Since}; floors[0] < floors[1]+journal.Step {
 			t.Fatalf("floors: got %d after %d, want it raised", floors[0], floors[1])
 		}
 	})

@@ -1,4 +1,4 @@
-package journal
+package journal_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -15,19 +16,19 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 var errRolledBack = errors.New("rolled back on purpose")
 
 // event is an event that its subject tells from others.
-func event(subject string) Event {
-	return Event{Topic: "test", Subject: subject, Action: "happened", Data: "{}"}
+func event(subject string) journal.Event {
+	return journal.Event{Topic: "test", Subject: subject, Action: "happened", Data: "{}"}
 }
 
 // appended records events in a transaction of their own.
 func appended(t *testing.T, db *coordd.DB, subjects ...string) {
 	t.Helper()
 	err := db.Tx(t.Context(), func(tx coordd.Queries) error {
-		var events []Event
+		var events []journal.Event
 		for _, s := range subjects {
 			events = append(events, event(s))
 		}
-		return Append(t.Context(), tx, events...)
+		return journal.Append(t.Context(), tx, events...)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +40,7 @@ func posted(t *testing.T, db *coordd.DB, subjects ...string) {
 	t.Helper()
 	tx := begun(t, db)
 	for _, s := range subjects {
-		if err := Outbox(t.Context(), db.On(tx), event(s)); err != nil {
+		if err := journal.Outbox(t.Context(), db.On(tx), event(s)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +64,7 @@ func begun(t *testing.T, db *coordd.DB) *sql.Tx {
 func drained(t *testing.T, db *coordd.DB) (total int) {
 	t.Helper()
 	for {
-		moved, err := Drain(t.Context(), db)
+		moved, err := journal.Drain(t.Context(), db)
 		if err != nil {
 			t.Error(err)
 			return total
@@ -76,10 +77,10 @@ func drained(t *testing.T, db *coordd.DB) (total int) {
 }
 
 // logged is every event of the log; its revisions must be 1, 2, 3 and so on.
-func logged(t *testing.T, db *coordd.DB) (events []Event) {
+func logged(t *testing.T, db *coordd.DB) (events []journal.Event) {
 	t.Helper()
 	for after := int64(0); ; {
-		page, err := Read(t.Context(), db.Queries, after, 500)
+		page, err := journal.Read(t.Context(), db.Queries, after, 500)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +97,7 @@ func logged(t *testing.T, db *coordd.DB) (events []Event) {
 	return events
 }
 
-func subjects(events []Event) (all []string) {
+func subjects(events []journal.Event) (all []string) {
 	for _, e := range events {
 		all = append(all, e.Subject)
 	}

@@ -1,4 +1,4 @@
-package journal
+package journal_test
 
 import (
 	"errors"
@@ -11,12 +11,13 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 func TestE1TheOutboxComesIntoTheLogInOrder(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		var want []string
-		for i := range Batch + 7 { // more than one drain takes
+		for i := range journal.Batch + 7 { // more than one drain takes
 			want = append(want, fmt.Sprint("event-", i))
 		}
 		posted(t, db, want...)
@@ -39,13 +40,13 @@ func TestE1TheOutboxComesIntoTheLogInOrder(t *testing.T) {
 func TestE1ARolledBackTransactionLeavesNoEvent(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		err := db.Tx(t.Context(), func(tx coordd.Queries) error {
-			return errors.Join(Append(t.Context(), tx, event("appended")), errRolledBack)
+			return errors.Join(journal.Append(t.Context(), tx, event("appended")), errRolledBack)
 		})
 		if !errors.Is(err, errRolledBack) {
 			t.Fatalf("got %v, want %v", err, errRolledBack)
 		}
 		tx := begun(t, db)
-		if err := Outbox(t.Context(), db.On(tx), event("posted")); err != nil {
+		if err := journal.Outbox(t.Context(), db.On(tx), event("posted")); err != nil {
 			t.Fatal(err)
 		}
 		if err := tx.Rollback(); err != nil {
@@ -64,7 +65,7 @@ func TestE1ARolledBackTransactionLeavesNoEvent(t *testing.T) {
 func TestE1ConcurrentDrainsRecordEachEventOnce(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		var want []string
-		for i := range 3 * Batch {
+		for i := range 3 * journal.Batch {
 			want = append(want, fmt.Sprintf("event-%04d", i))
 		}
 		posted(t, db, want...)
@@ -74,7 +75,7 @@ func TestE1ConcurrentDrainsRecordEachEventOnce(t *testing.T) {
 			group.Go(func() {
 				// A drain that others were quicker at moves nothing, though more is there.
 				for {
-					n, err := Drain(t.Context(), db)
+					n, err := journal.Drain(t.Context(), db)
 					if err != nil {
 						t.Error(err)
 						return
@@ -107,7 +108,7 @@ func TestE1ADrainThatWasNotAnsweredIsNotRepeated(t *testing.T) {
 		cut.Pool().SetMaxOpenConns(1)
 		posted(t, db, "a", "b")
 		tap.Disturb(loseCommits)
-		if moved, err := Drain(t.Context(), cut); moved != 0 || !errors.Is(err, coordd.ErrUnknownOutcome) {
+		if moved, err := journal.Drain(t.Context(), cut); moved != 0 || !errors.Is(err, coordd.ErrUnknownOutcome) {
 			t.Fatalf("got %d and %v, want 0 and %v", moved, err, coordd.ErrUnknownOutcome)
 		}
 		if n := drained(t, db); n != 0 {

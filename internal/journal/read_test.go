@@ -1,4 +1,4 @@
-package journal
+package journal_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 func loseCommits(_ context.Context, stmt string, do func() error) error {
@@ -25,11 +26,11 @@ func loseCommits(_ context.Context, stmt string, do func() error) error {
 func TestReadTakesPagesAndTopics(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		err := db.Tx(t.Context(), func(tx coordd.Queries) error {
-			return Append(t.Context(), tx,
-				Event{Topic: "a", Subject: "1", Action: "x", MemberID: "m", Data: `{"ä":"'\\"}`},
-				Event{Topic: "b", Subject: "2", Action: "x", Data: "{}"},
-				Event{Topic: "a", Subject: "3", Action: "x", Data: "{}"},
-				Event{Topic: "c", Subject: "4", Action: "x", Data: "{}"})
+			return journal.Append(t.Context(), tx,
+				journal.Event{Topic: "a", Subject: "1", Action: "x", MemberID: "m", Data: `{"ä":"'\\"}`},
+				journal.Event{Topic: "b", Subject: "2", Action: "x", Data: "{}"},
+				journal.Event{Topic: "a", Subject: "3", Action: "x", Data: "{}"},
+				journal.Event{Topic: "c", Subject: "4", Action: "x", Data: "{}"})
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +51,7 @@ func TestReadTakesPagesAndTopics(t *testing.T) {
 			{1, 10, []string{"b", "c"}, []string{"2", "4"}, 4},
 			{0, 10, []string{"none"}, nil, 4},
 		} {
-			page, err := Read(t.Context(), db.Queries, test.after, test.limit, test.topics...)
+			page, err := journal.Read(t.Context(), db.Queries, test.after, test.limit, test.topics...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,10 +61,10 @@ func TestReadTakesPagesAndTopics(t *testing.T) {
 		}
 		first := logged(t, db)[0]
 		first.At = time.Time{}
-		if want := (Event{Revision: 1, Topic: "a", Subject: "1", Action: "x", MemberID: "m", Data: `{"ä":"'\\"}`}); first != want {
+		if want := (journal.Event{Revision: 1, Topic: "a", Subject: "1", Action: "x", MemberID: "m", Data: `{"ä":"'\\"}`}); first != want {
 			t.Errorf("got %+v, want %+v", first, want)
 		}
-		if _, err := Read(t.Context(), db.Queries, 5, 1); !errors.Is(err, coordd.ErrHistoryLost) {
+		if _, err := journal.Read(t.Context(), db.Queries, 5, 1); !errors.Is(err, coordd.ErrHistoryLost) {
 			t.Errorf("after a revision that is not there: got %v, want %v", err, coordd.ErrHistoryLost)
 		}
 	})
@@ -72,32 +73,32 @@ func TestReadTakesPagesAndTopics(t *testing.T) {
 func TestE2WhoIsBehindACompactionIsTold(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		appended(t, db, "1", "2", "3", "4", "5")
-		if n, err := Compact(t.Context(), db, Retention{Age: time.Hour}); n != 0 || err != nil {
+		if n, err := journal.Compact(t.Context(), db, journal.Retention{Age: time.Hour}); n != 0 || err != nil {
 			t.Fatalf("of young events: got %d deleted and %v, want none", n, err)
 		}
-		if n, err := Compact(t.Context(), db, Retention{Count: 2}); n != 3 || err != nil {
+		if n, err := journal.Compact(t.Context(), db, journal.Retention{Count: 2}); n != 3 || err != nil {
 			t.Fatalf("of all but two: got %d deleted and %v, want 3", n, err)
 		}
-		if n, err := Compact(t.Context(), db, Retention{Count: 2}); n != 0 || err != nil {
+		if n, err := journal.Compact(t.Context(), db, journal.Retention{Count: 2}); n != 0 || err != nil {
 			t.Fatalf("the second time: got %d deleted and %v, want none", n, err)
 		}
 		for after := range int64(3) {
-			if _, err := Read(t.Context(), db.Queries, after, 10, "whatever"); !errors.Is(err, ErrCompacted) {
-				t.Errorf("after %d: got %v, want %v", after, err, ErrCompacted)
+			if _, err := journal.Read(t.Context(), db.Queries, after, 10, "whatever"); !errors.Is(err, journal.ErrCompacted) {
+				t.Errorf("after %d: got %v, want %v", after, err, journal.ErrCompacted)
 			}
 		}
-		page, err := Read(t.Context(), db.Queries, 3, 10)
+		page, err := journal.Read(t.Context(), db.Queries, 3, 10)
 		if got := subjects(page.Events); err != nil || !slices.Equal(got, []string{"4", "5"}) {
 			t.Errorf("at the edge: got %v and %v, want 4 and 5", got, err)
 		}
-		if n, err := Compact(t.Context(), db, Retention{}); n != 2 || err != nil {
+		if n, err := journal.Compact(t.Context(), db, journal.Retention{}); n != 2 || err != nil {
 			t.Fatalf("of all: got %d deleted and %v, want 2", n, err)
 		}
-		if page, err := Read(t.Context(), db.Queries, 5, 10); err != nil || len(page.Events) != 0 || page.Next != 5 {
+		if page, err := journal.Read(t.Context(), db.Queries, 5, 10); err != nil || len(page.Events) != 0 || page.Next != 5 {
 			t.Errorf("at the end of an empty log: got %+v and %v", page, err)
 		}
 		appended(t, db, "6")
-		if page, err := Read(t.Context(), db.Queries, 5, 10); err != nil || len(page.Events) != 1 || page.Next != 6 {
+		if page, err := journal.Read(t.Context(), db.Queries, 5, 10); err != nil || len(page.Events) != 1 || page.Next != 6 {
 			t.Errorf("after a compaction of all: got %+v and %v", page, err)
 		}
 	})
@@ -121,7 +122,7 @@ func TestE2CompactionIsNeverTakenForAGap(t *testing.T) {
 		for i := range deleted {
 			group.Go(func() {
 				for !closed(written) {
-					n, err := Compact(t.Context(), db, Retention{Count: 3})
+					n, err := journal.Compact(t.Context(), db, journal.Retention{Count: 3})
 					if err != nil {
 						t.Error(err)
 						return
@@ -133,10 +134,10 @@ func TestE2CompactionIsNeverTakenForAGap(t *testing.T) {
 		defer group.Wait()
 		var compacted int
 		for after := int64(0); !closed(written) || after < total.Load(); {
-			page, err := Read(t.Context(), db.Queries, after, 2)
-			if errors.Is(err, ErrCompacted) {
+			page, err := journal.Read(t.Context(), db.Queries, after, 2)
+			if errors.Is(err, journal.ErrCompacted) {
 				compacted++
-				if after, err = Revision(t.Context(), db.Queries); err == nil {
+				if after, err = journal.Revision(t.Context(), db.Queries); err == nil {
 					continue
 				}
 			}
@@ -177,16 +178,16 @@ func TestMissingCountersAreAFaultOfTheSchema(t *testing.T) {
 		if _, err := db.Exec(t.Context(), `delete from coordd_meta where name = 'compacted'`); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Read(t.Context(), db.Queries, 0, 1); !errors.Is(err, coordd.ErrSchema) {
+		if _, err := journal.Read(t.Context(), db.Queries, 0, 1); !errors.Is(err, coordd.ErrSchema) {
 			t.Errorf("without the row of compactions: got %v, want %v", err, coordd.ErrSchema)
 		}
 		if _, err := db.Exec(t.Context(), `delete from coordd_meta where name = 'revision'`); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Revision(t.Context(), db.Queries); !errors.Is(err, coordd.ErrSchema) {
+		if _, err := journal.Revision(t.Context(), db.Queries); !errors.Is(err, coordd.ErrSchema) {
 			t.Errorf("without the row of revisions: got %v, want %v", err, coordd.ErrSchema)
 		}
-		err := db.Tx(t.Context(), func(tx coordd.Queries) error { return Append(t.Context(), tx, event("a")) })
+		err := db.Tx(t.Context(), func(tx coordd.Queries) error { return journal.Append(t.Context(), tx, event("a")) })
 		if !errors.Is(err, coordd.ErrSchema) {
 			t.Errorf("append: got %v, want %v", err, coordd.ErrSchema)
 		}
