@@ -69,18 +69,23 @@ func (a *api) allowed(next http.Handler) http.Handler {
 		who, known := a.identify(r)
 		if !known {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="coordd"`)
-			refuse(w, problem("unauthorized"))
+			a.refuse(w, r, problem("unauthorized"))
 			return
 		}
 		if !who.role.allows(role) {
-			a.Logger.Warn("request refused", "actor", who.name, "role", who.role, "needed", role, "method", r.Method, "path", r.URL.Path)
-			refuse(w, problem("forbidden").with("it needs the role "+string(role)+", and "+who.name+" has "+string(who.role)))
+			a.refuse(w, r, problem("forbidden").with("it needs the role "+string(role)+", and "+who.name+" has "+string(who.role)))
 			return
 		}
 		by := heartbeat.By{Actor: who.name, Remote: r.RemoteAddr, Via: r.Method + " " + r.URL.EscapedPath()}
 		ctx := context.WithValue(context.WithValue(r.Context(), byKey{}, by), callerKey{}, who)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// refuse logs that somebody may not do something, and says so.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, p *Problem) {
+	a.Logger.Warn("request refused", "code", p.Code, "why", p.Detail, "remote", r.RemoteAddr, "host", r.Host, "method", r.Method, "path", r.URL.Path)
+	refuse(w, p)
 }
 
 // byKey and callerKey are where a request's context holds on whose behalf it is.

@@ -117,6 +117,38 @@ func TestEachRoleMayDoWhatItMay(t *testing.T) {
 	})
 }
 
+// The log says who was refused what, and who has changed a job.
+func TestRefusalsAndJobsAreLogged(t *testing.T) {
+	t.Parallel()
+	file, tokens := tokenFile(t)
+	d := serve(t, dbtest.Migrated(t, dbtest.SQLiteFile(t)), func(c *httpapi.Config) { c.Tokens = loaded(t, file) })
+	operator := bearer(tokens[httpapi.Operator])
+	told := func(what string, q request, status int, want string) {
+		t.Helper()
+		before := d.log.String()
+		d.do(q).wantsStatus(t, status)
+		if said := strings.TrimPrefix(d.log.String(), before); !strings.Contains(said, want) {
+			t.Errorf("%s: the log got %q, want %s", what, said, want)
+		}
+	}
+	told("no token", request{path: "/v1/members"}, 401, "code=unauthorized")
+	told("a viewer's", request{method: "POST", path: "/v1/members/app-7/drain", header: bearer(tokens[httpapi.Viewer])}, 403, "some viewer has viewer")
+	told("another host", request{path: "/livez", host: "x.example.org"}, 421, "host=x.example.org")
+	told("a page's", request{method: "POST", path: "/v1/members/app-7/drain", header: http.Header{"Origin": {"https://x.example.org"}}}, 403, "code=cross_origin")
+	h := d.lock("x")
+	h.as = tokens[httpapi.Admin]
+	h.put("", "").granted(t)
+	told("somebody else's", request{method: "DELETE", path: h.path, header: operator}, 403, `code=not_yours actor="some operator"`)
+
+	const jobs = "/v1/groups/g/jobs"
+	d.do(request{method: "PUT", path: "/v1/groups/g", header: operator}).wantsStatus(t, 200)
+	told("add", request{method: "POST", path: jobs, body: `{"jobs":[{"key":"a"}]}`, header: operator}, 200, `group=g first=a added=1 of=1 actor="some operator"`)
+	told("update", request{method: "PUT", path: jobs + "/a", body: `{}`, header: operator}, 200, `"job updated" group=g key=a actor="some operator"`)
+	told("pause", request{method: "POST", path: jobs + "/a/pause", header: operator}, 200, `"job paused"`)
+	told("resume", request{method: "POST", path: jobs + "/a/resume", header: operator}, 200, `"job resumed"`)
+	told("remove", request{method: "DELETE", path: jobs + "/a", header: operator}, 204, `"job removed"`)
+}
+
 func TestTokensAreReloaded(t *testing.T) {
 	file, tokens := tokenFile(t)
 	file2, tokens2 := tokenFile(t)

@@ -317,6 +317,8 @@ func (a *api) rightProblem(ctx context.Context, err error) *Problem {
 	case errors.Is(err, rights.ErrOther):
 		return problem("other_terms")
 	case errors.Is(err, rights.ErrNotYours):
+		by := asked(ctx, "")
+		a.Logger.Warn("request refused", "code", "not_yours", "actor", by.Actor, "remote", by.Remote, "via", by.Via)
 		return problem("not_yours")
 	case errors.Is(err, rights.ErrFull):
 		return problem("too_many_grants").again(5 * time.Second)

@@ -5,8 +5,9 @@
 //
 // Without a token file it listens on loopback only, where everybody may do everything; see
 // [Config.CheckListen]. With one, each request but those of load balancers and orchestrators
-// (/livez, /readyz, /role) needs a token or a client certificate, and each write is an
-// event in the commit of the change that says who asked for it. It answers only requests whose
+// (/livez, /readyz, /role) needs a token or a client certificate. What is asked of members, leaders
+// and holders is an event in the commit of the change that says who asked for it; who changes groups
+// and jobs, and who is refused, is logged. It answers only requests whose
 // Host is known, so that no page in a browser can reach it by a name of its own, and takes no
 // write that a page of another origin sends.
 //
@@ -71,7 +72,7 @@ type Config struct {
 	Grants int
 
 	Pprof  bool         // serve /debug/pprof/ to administrators
-	Logger *slog.Logger // hears of errors that were not the caller's, and of refused writes; nil means silence
+	Logger *slog.Logger // hears of errors that were not the caller's, of writes, and of who is refused; nil means silence
 }
 
 // How long things may take.
@@ -164,7 +165,7 @@ func newAPI(cfg Config) *api {
 	a.life, a.end = context.WithCancel(context.Background())
 	a.desk = rights.New(rights.Config{Sessions: cfg.Sessions, Most: cfg.Grants, Logger: cfg.Logger})
 	router := chi.NewRouter()
-	router.Use(a.counted, cautious, a.onlyKnownHosts, onlyOwnPages(), a.allowed, wholeBodies, middleware.GetHead)
+	router.Use(a.counted, cautious, a.onlyKnownHosts, a.onlyOwnPages(), a.allowed, wholeBodies, middleware.GetHead)
 	router.NotFound(refusing("not_found"))
 	router.MethodNotAllowed(refusing("method_not_allowed"))
 	router.Get("/livez", a.livez)

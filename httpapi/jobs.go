@@ -151,6 +151,7 @@ func (a *api) addJobs(ctx context.Context, in *addInput) (*addOutput, error) {
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
+	a.Logger.Info("jobs added", "group", in.Group, "first", specs[0].Key, "added", added, "of", len(specs), "actor", asked(ctx, "").Actor)
 	out := &addOutput{}
 	out.Body.Added = added
 	return out, nil
@@ -160,6 +161,11 @@ func (a *api) addJobs(ctx context.Context, in *addInput) (*addOutput, error) {
 type JobPath struct {
 	GroupPath
 	Key string `path:"key"`
+}
+
+// changed tells the log who has changed a job, which no event does.
+func (a *api) changed(ctx context.Context, in JobPath, how string) {
+	a.Logger.Info("job "+how, "group", in.Group, "key", in.Key, "actor", asked(ctx, "").Actor)
 }
 
 type jobOutput struct{ Body Job }
@@ -180,6 +186,7 @@ func (a *api) removeJob(ctx context.Context, in *JobPath) (*struct{}, error) {
 	if err := assign.Remove(ctx, a.DB, in.Group, in.Key); err != nil {
 		return nil, a.problem(ctx, err)
 	}
+	a.changed(ctx, *in, "removed")
 	return nil, nil
 }
 
@@ -202,6 +209,7 @@ func (a *api) updateJob(ctx context.Context, in *updateInput) (*jobOutput, error
 	if err := assign.Update(ctx, a.DB, in.Group, spec); err != nil {
 		return nil, a.problem(ctx, err)
 	}
+	a.changed(ctx, in.JobPath, "updated")
 	return a.job(ctx, &in.JobPath)
 }
 
@@ -211,6 +219,7 @@ func (a *api) pauseJob(ctx context.Context, in *JobPath) (*jobOutput, error) {
 	if err := assign.Pause(ctx, a.DB, in.Group, in.Key); err != nil {
 		return nil, a.problem(ctx, err)
 	}
+	a.changed(ctx, *in, "paused")
 	return a.job(ctx, in)
 }
 
@@ -220,5 +229,6 @@ func (a *api) resumeJob(ctx context.Context, in *JobPath) (*jobOutput, error) {
 	if err := assign.Resume(ctx, a.DB, in.Group, in.Key); err != nil {
 		return nil, a.problem(ctx, err)
 	}
+	a.changed(ctx, *in, "resumed")
 	return a.job(ctx, in)
 }

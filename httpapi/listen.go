@@ -56,7 +56,7 @@ func (a *api) onlyKnownHosts(next http.Handler) http.Handler {
 		}
 		known := func(name string) bool { return strings.EqualFold(name, strings.TrimSuffix(host, ".")) }
 		if !loopback(host) && !slices.ContainsFunc(a.Hosts, known) && !isLocal(r, host) {
-			refuse(w, problem("unknown_host"))
+			a.refuse(w, r, problem("unknown_host"))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -71,9 +71,11 @@ func isLocal(r *http.Request, host string) bool {
 }
 
 // onlyOwnPages refuses writes that a page of another origin makes a browser send.
-func onlyOwnPages() func(http.Handler) http.Handler {
+func (a *api) onlyOwnPages() func(http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(refusing("cross_origin"))
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.refuse(w, r, problem("cross_origin"))
+	}))
 	return protection.Handler
 }
 

@@ -72,7 +72,7 @@ func (d direct) operate(ctx context.Context, which, reason string, do operation,
 		return httpapi.Member{}, err
 	}
 	if !slices.Contains(done, m.State) {
-		err = do(ctx, d.db, m.ID, heartbeat.By{Actor: actor(), Via: "command line", Reason: reason})
+		err = do(ctx, d.db, m.ID, onBehalf(reason))
 		switch {
 		case errors.Is(err, coordd.ErrNone):
 			return httpapi.Member{}, fmt.Errorf("%w: it is %s", err, m.State)
@@ -84,7 +84,12 @@ func (d direct) operate(ctx context.Context, which, reason string, do operation,
 	return httpapi.Members([]heartbeat.Member{m})[0], nil
 }
 
-// actor is who sits at the command line, for the record.
+// onBehalf is who asks, for the record.
+func onBehalf(reason string) heartbeat.By {
+	return heartbeat.By{Actor: actor(), Via: "command line", Reason: reason}
+}
+
+// actor is who sits at the command line.
 func actor() string {
 	name := "somebody"
 	if u, err := user.Current(); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/coordd/coordd/election"
+	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
 	"github.com/coordd/coordd/lock"
 )
@@ -27,7 +28,13 @@ func (d direct) Election(ctx context.Context, name string) (httpapi.Election, er
 }
 
 func (d direct) Resign(ctx context.Context, name string, ask httpapi.Ask) error {
-	return election.Dismiss(ctx, d.db, name, actor(), ask.Reason, ask.Within)
+	return election.Request(ctx, d.db, order(name, ask))
+}
+
+// order is what is asked of who holds something, and on whose behalf.
+func order(name string, ask httpapi.Ask) election.Ask {
+	by := onBehalf(ask.Reason)
+	return election.Ask{Name: name, By: by.Actor, Reason: ask.Reason, Within: ask.Within, Audit: []heartbeat.By{by}}
 }
 
 func (d direct) Transfer(ctx context.Context, name, to string, ask httpapi.Ask) error {
@@ -35,7 +42,9 @@ func (d direct) Transfer(ctx context.Context, name, to string, ask httpapi.Ask) 
 	if err != nil {
 		return err
 	}
-	return election.Transfer(ctx, d.db, name, m.ID, actor(), ask.Reason, ask.Within)
+	transfer := order(name, ask)
+	transfer.To = m.ID
+	return election.Request(ctx, d.db, transfer)
 }
 
 func (d direct) Locks(ctx context.Context) ([]httpapi.Lock, error) {
@@ -57,5 +66,5 @@ func (d direct) Lock(ctx context.Context, name string) (httpapi.Lock, error) {
 }
 
 func (d direct) ReleaseLock(ctx context.Context, name string, ask httpapi.Ask) error {
-	return lock.ForceRelease(ctx, d.db, name, actor(), ask.Reason, ask.Within)
+	return lock.RequestRelease(ctx, d.db, order(name, ask))
 }
