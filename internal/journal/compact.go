@@ -16,7 +16,7 @@ type Retention struct {
 const (
 	stmtOldest = `select r.value, e.revision, {now} - e.at_us
 		from coordd_events e join coordd_meta r on r.name = 'revision'
-		order by e.revision limit ?`
+		where e.revision > ? order by e.revision limit ?`
 
 	// stmtCompacted comes before stmtDelete, so that those who compact at once take turns.
 	// 0 rows: another has been here.
@@ -34,19 +34,9 @@ const oldest = 500
 // The database's clock has a say in what is worth keeping and in nothing else; where it
 // steps ahead, readers may be told [ErrCompacted] that had hoped for more.
 func Compact(ctx context.Context, db *coordd.DB, keep Retention) (deleted int64, err error) {
-	type row struct{ newest, revision, age int64 }
-	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
-		return []any{&r.newest, &r.revision, &r.age}
-	}, stmtOldest, oldest)
+	upTo, err := compactable(ctx, db, keep)
 	if err != nil {
 		return 0, err
-	}
-	var upTo int64
-	for _, r := range rows {
-		if r.age < keep.Age.Microseconds() || r.revision > r.newest-keep.Count {
-			break
-		}
-		upTo = r.revision
 	}
 	if upTo == 0 {
 		return 0, nil
@@ -64,4 +54,35 @@ func Compact(ctx context.Context, db *coordd.DB, keep Retention) (deleted int64,
 		return 0, err
 	}
 	return deleted, nil
+}
+
+// compactable is the newest revision up to which nothing need be kept, among the oldest. An event
+// that is dated so far ahead that the clock must have been wrong says nothing about its age: it
+// goes with the next one that is too old.
+func compactable(ctx context.Context, db *coordd.DB, keep Retention) (upTo int64, err error) {
+	type row struct{ newest, revision, age int64 }
+	young := keep.Age.Microseconds()
+	for after, most := int64(0), int64(0); ; {
+		rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
+			return []any{&r.newest, &r.revision, &r.age}
+		}, stmtOldest, after, oldest)
+		if err != nil {
+			return 0, err
+		}
+		if most == 0 && len(rows) > 0 {
+			most = rows[len(rows)-1].revision
+		}
+		for _, r := range rows {
+			if -young < r.age && r.age < young || r.revision > r.newest-keep.Count {
+				return min(upTo, most), nil
+			}
+			if r.age >= young {
+				upTo = r.revision
+			}
+			after = r.revision
+		}
+		if upTo > 0 || len(rows) < oldest {
+			return min(upTo, most), nil
+		}
+	}
 }

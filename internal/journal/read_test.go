@@ -104,6 +104,48 @@ func TestE2WhoIsBehindACompactionIsTold(t *testing.T) {
 	})
 }
 
+// While the database's clock was ahead for a moment events were dated in the future. They go with
+// those around them, and nothing goes because of them.
+func TestEventsOfTheFutureStopNoCompaction(t *testing.T) {
+	dbtest.AsAdministrator(t)
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		const many = 600 // more than one compaction looks at
+		for range many / 100 {
+			appended(t, db, slices.Repeat([]string{"x"}, 100)...)
+		}
+		dated := func(age time.Duration, from, to int64) {
+			t.Helper()
+			n, err := db.Exec(t.Context(), `update coordd_events set at_us = {now} - ? where revision between ? and ?`, age.Microseconds(), from, to)
+			if err != nil || n != to-from+1 {
+				t.Fatalf("got %d rows, %v", n, err)
+			}
+		}
+		compacts := func(want ...int64) {
+			t.Helper()
+			for _, n := range want {
+				if got, err := journal.Compact(t.Context(), db, journal.Retention{Age: time.Hour}); got != n || err != nil {
+					t.Fatalf("got %d deleted and %v, want %d", got, err, n)
+				}
+			}
+		}
+		const year = 365 * 24 * time.Hour
+		dated(2*time.Hour, 1, many)
+		dated(-year, 1, many-10) // the clock was ahead for a while, and
+		dated(0, many-5, many)   // the last ones are young
+		compacts(500, many-500-6, 0)
+		dated(-year, many-5, many) // all that are left: the clock may be behind now
+		compacts(0)
+		dated(0, many-3, many-3) // a beginning of the log, and not all but this one
+		dated(2*time.Hour, many-2, many)
+		compacts(0)
+		dated(-30*time.Minute, many-5, many-5) // it may be as old as it says
+		dated(2*time.Hour, many-4, many)
+		compacts(0)
+		dated(-year, many-5, many-5)
+		compacts(6, 0)
+	})
+}
+
 // A reader never takes what a compaction has just deleted for the end, or for a gap.
 func TestE2CompactionIsNeverTakenForAGap(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
