@@ -79,24 +79,38 @@ func (s *Session) enter(ctx context.Context) error {
 }
 
 func (s *Session) checkMaxTTL(ctx context.Context) error {
-	limit, err := s.maxTTL(ctx)
-	if err != nil {
+	if err := s.readMaxTTL(ctx); err != nil {
 		return err
 	}
-	if s.cfg.TTL > limit {
+	if limit := s.longestTTL(); s.cfg.TTL > limit {
 		return fmt.Errorf("%w: TTL %v is over this database's limit of %v (max_ttl in coordd_meta, in milliseconds)", coordd.ErrInvalid, s.cfg.TTL, limit)
 	}
 	return nil
 }
 
-// maxTTL is the longest TTL that a session on this database may have.
-func (s *Session) maxTTL(ctx context.Context) (time.Duration, error) {
+// readMaxTTL learns the longest TTL that a session on this database may have.
+func (s *Session) readMaxTTL(ctx context.Context) error {
 	var most int64
 	err := s.db.Get(ctx, []any{&most}, stmtMaxTTL)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = fmt.Errorf("%w: coordd_meta has no max_ttl (insert it: 15000 is the default)", coordd.ErrSchema)
 	}
-	return time.Duration(most) * time.Millisecond, err
+	s.sawTTL(time.Duration(most) * time.Millisecond)
+	return err
+}
+
+// sawTTL remembers that a session may have such a TTL.
+func (s *Session) sawTTL(ttl time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.longest = max(s.longest, ttl)
+}
+
+// longestTTL is the longest that a session may have, as far as was seen here.
+func (s *Session) longestTTL() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.longest
 }
 
 func (s *Session) insert(ctx context.Context, tx coordd.Queries) error {

@@ -171,6 +171,52 @@ func TestAQuarantineOutlastsEveryRight(t *testing.T) {
 	})
 }
 
+// A failover may also lose that max_ttl was raised, and the row of a session with such a TTL. Who
+// notices knows of it, from its join or from a look, and brings it back.
+func TestAQuarantineOutlastsATTLThatTheFailoverForgot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		const longest = time.Minute
+		maxTTL := func(ttl time.Duration) {
+			t.Helper()
+			if _, err := db.Exec(t.Context(), `update coordd_meta set value = ? where name = 'max_ttl'`, ttl.Milliseconds()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, join := range []string{"before", "after"} {
+			maxTTL(15 * time.Second)
+			var survivor *Session
+			if join == "before" {
+				survivor = joined(t, db, Config{Name: "survivor"})
+			}
+			maxTTL(longest)
+			holder := joined(t, db, Config{Name: "holder", TTL: longest})
+			if join == "after" {
+				survivor = joined(t, db, Config{Name: "survivor"})
+			}
+			time.Sleep(time.Minute)
+			maxTTL(15 * time.Second)
+			if _, err := db.Exec(t.Context(), losses["another server"]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(t.Context(), `delete from coordd_heartbeats where member_id = ?`, holder.ID()); err != nil {
+				t.Fatal(err)
+			}
+			deadline := time.Now().Add(holder.Stats().Remaining)
+			holder.kill() // it hears nothing of it
+			<-survivor.Done()
+			newcomer := joined(t, db, Config{Name: "newcomer"})
+			for historyOf(t, db).Quarantined() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if !time.Now().After(deadline) {
+				t.Errorf("joined %s max_ttl was raised: it ended %v before a right did", join, time.Until(deadline))
+			}
+			newcomer.Leave(t.Context())
+		}
+	})
+}
+
 // What a database has lost while nobody was there is noticed by the first that joins.
 func TestALostHistoryIsNoticedByTheNextToJoin(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
@@ -195,7 +241,7 @@ func TestALostHistoryIsNoticedByTheNextToJoin(t *testing.T) {
 func TestAHistoryThatAnotherRecordedEndsTheSession(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		a := joined(t, db, Config{Name: "a", TTL: shortTTL})
-		if _, err := journal.Renew(t.Context(), db, historyOf(t, db), 0); err != nil {
+		if _, err := journal.Renew(t.Context(), db, historyOf(t, db), 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		recorded := historyOf(t, db)
@@ -332,7 +378,7 @@ func TestAStrayReadingChangesNothing(t *testing.T) {
 		if h := historyOf(t, db); h.Number() != before.Number() {
 			t.Skip("a member was faster") // and right: it saw the other text
 		}
-		if renewed, err := journal.Renew(t.Context(), db, stray, 0); renewed || err != nil {
+		if renewed, err := journal.Renew(t.Context(), db, stray, 0, 0); renewed || err != nil {
 			t.Fatalf("got %v, %v, want it refused", renewed, err)
 		}
 	})

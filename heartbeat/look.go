@@ -140,7 +140,9 @@ func (s *Session) view() (v view, err error) {
 			v.seq = r.seq
 			s.draining.Store(r.state == Draining)
 		} else {
-			v.others = append(v.others, pulse{id: r.id, seq: r.seq, ttl: time.Duration(r.ms) * time.Millisecond})
+			p := pulse{id: r.id, seq: r.seq, ttl: time.Duration(r.ms) * time.Millisecond}
+			v.others = append(v.others, p)
+			s.sawTTL(p.ttl)
 		}
 	}
 	return v, err

@@ -95,11 +95,11 @@ func (s *Session) insist(do func(context.Context) error) error {
 
 func (s *Session) recordLoss(now journal.History, why string) {
 	s.mu.Lock()
-	seen := s.revision
+	seen, longest := s.revision, s.longest
 	s.mu.Unlock()
 	var renewed bool
 	err := s.insist(func(ctx context.Context) (err error) {
-		renewed, err = journal.Renew(ctx, s.db, now, seen)
+		renewed, err = journal.Renew(ctx, s.db, now, seen, longest)
 		return err
 	})
 	switch {
@@ -119,7 +119,8 @@ type quarantine struct {
 
 // watchQuarantine ends the quarantine of the history once every right of the old one has run
 // out: each came from a beat that was sent before the new one was recorded, as no other
-// beat finds it, and so before it was first seen here.
+// beat finds it, and so before it was first seen here. What the database says of the longest
+// TTL may be from before that was raised, so what was known here counts too.
 func (s *Session) watchQuarantine(received time.Duration, now journal.History) error {
 	if !now.Quarantined() {
 		return nil
@@ -130,9 +131,11 @@ func (s *Session) watchQuarantine(received time.Duration, now journal.History) e
 	}
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.TTL)
 	defer cancel()
-	longest, err := s.maxTTL(ctx)
-	if err != nil || s.now()-s.quarantine.since < window(longest) {
+	if err := s.readMaxTTL(ctx); err != nil {
 		return err
+	}
+	if s.now()-s.quarantine.since < window(s.longestTTL()) {
+		return nil
 	}
 	trusted, err := journal.Trust(ctx, s.db, now)
 	if trusted {

@@ -42,6 +42,7 @@ type Session struct {
 	suspended  bool          // it has run out
 	revoked    bool          // it is over for good
 	revision   int64         // the newest that was seen
+	longest    time.Duration // the longest TTL that a session may have, as far as was seen
 	failing    bool          // the latest beat failed
 	failed     bool          // one has failed since the previous look
 	stalled    time.Duration // the longest time between two answers since the previous look

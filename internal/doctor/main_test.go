@@ -193,7 +193,7 @@ func quarantine(t *testing.T, w *ward) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if renewed, err := journal.Renew(t.Context(), w.admin, before, 0); err != nil || !renewed {
+	if renewed, err := journal.Renew(t.Context(), w.admin, before, 0, 0); err != nil || !renewed {
 		t.Fatalf("got %v and %v, want a new history", renewed, err)
 	}
 }

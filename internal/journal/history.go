@@ -58,6 +58,9 @@ const (
 	stmtRaiseFloor = `update coordd_meta set value = ? where name = 'token_floor' and value < ?`
 	stmtSince      = `update coordd_meta set value = ? where name = 'history_since'`
 	stmtRaise      = `update coordd_meta set value = ? where name = 'revision' and value < ?`
+
+	// stmtRaiseMaxTTL undoes what a failover has lost. 0 rows: it has lost nothing of it.
+	stmtRaiseMaxTTL = `update coordd_meta set value = ? where name = 'max_ttl' and value < ?`
 )
 
 // History is the history of a database, as it was when it was read.
@@ -122,7 +125,7 @@ func EnterHistory(ctx context.Context, db *coordd.DB) (h History, renewed bool, 
 	case h.value == 0:
 		_, err = db.Exec(ctx, stmtAccept, draw())
 	case !h.Intact():
-		renewed, err = Renew(ctx, db, h, 0)
+		renewed, err = Renew(ctx, db, h, 0, 0)
 	default:
 		return h, false, nil
 	}
@@ -145,11 +148,12 @@ var epoch = time.Date(2025, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // Renew records that the history which was read has ended and another has begun, in
 // quarantine, and says whether it was this call that did; seen is the newest revision that
-// the caller has ever seen. It is the one place where a wall
+// the caller has ever seen, and longest the longest TTL that it knows to be allowed, as
+// max_ttl may have been raised in a commit that was lost. It is the one place where a wall
 // clock has a say: tokens and revisions go on from (seconds since 2025) * 2^22, which is
 // above all that can have been given out and below 2^53 until 2093, and anyway from 2^22
 // above what is known.
-func Renew(ctx context.Context, db *coordd.DB, read History, seen int64) (renewed bool, err error) {
+func Renew(ctx context.Context, db *coordd.DB, read History, seen int64, longest time.Duration) (renewed bool, err error) {
 	stmt := stmtRenew
 	if !read.Intact() {
 		stmt += andElsewhere
@@ -173,6 +177,9 @@ func Renew(ctx context.Context, db *coordd.DB, read History, seen int64) (renewe
 			return err
 		}
 		if _, err := tx.Exec(ctx, stmtSince, floor); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, stmtRaiseMaxTTL, longest.Milliseconds(), longest.Milliseconds()); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, stmtRaise, floor, floor); err != nil {

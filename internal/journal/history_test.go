@@ -81,7 +81,7 @@ func TestALostHistoryIsRecordedOnce(t *testing.T) {
 		var group errgroup.Group
 		for range 8 {
 			group.Go(func() error {
-				mine, err := journal.Renew(ctx, db, lost, 0)
+				mine, err := journal.Renew(ctx, db, lost, 0, 0)
 				if mine {
 					renewed.Add(1)
 				}
@@ -131,7 +131,7 @@ func TestAQuarantineIsEndedOnceAndInItsOwnHistory(t *testing.T) {
 		}
 		holds(true, "a beat", journal.InHistory, first.Number())
 		holds(true, "a grant", journal.Trusted, first.Number())
-		if _, err := journal.Renew(ctx, db, first, 0); err != nil {
+		if _, err := journal.Renew(ctx, db, first, 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		second := entered(t, db)
