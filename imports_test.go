@@ -19,7 +19,7 @@ var picture = map[string][]string{
 	"lock":              {".", "heartbeat", "internal/lease", "internal/name"},
 	"pglisten":          {".", "internal/dialect"},
 	"coorddtest":        {".", "internal/memdb", "migrations"},
-	"migrations":        {"."},
+	"migrations":        {".", "internal/journal"},
 	"httpapi":           {".", "assign", "election", "events", "heartbeat", "internal/clock", "internal/journal", "internal/name", "internal/rights", "lock"},
 	"cmd/coordd":        {".", "assign", "election", "events", "heartbeat", "httpapi", "internal/child", "internal/client", "internal/clock", "internal/doctor", "internal/dsn", "internal/journal", "internal/load", "internal/render", "lock", "migrations", "pglisten"},
 	"internal/client":   {".", "httpapi", "internal/clock", "lock"},

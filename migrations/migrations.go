@@ -21,6 +21,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 const (
@@ -34,6 +35,9 @@ var files embed.FS
 // Up brings the tables to the version of this program. Any number of processes may call
 // it at once: one migrates and the others wait. It does nothing where there is nothing to
 // do.
+//
+// It also accepts the database's history, which the first member to join does otherwise: a
+// standby that takes over in between would be trusted at once.
 //
 // It needs the privilege to create tables, and two connections of the pool except on
 // SQLite.
@@ -50,16 +54,20 @@ func Up(ctx context.Context, db *coordd.DB) error {
 	for tries := 1; ; tries++ {
 		_, err = p.Up(ctx)
 		if err == nil {
-			return nil
+			break
 		}
 		// SQLite has no lock for this: the one that came second finds the tables made.
 		if pending, unknown := p.HasPending(ctx); unknown == nil && !pending {
-			return nil
+			break
 		}
 		if tries == 3 || ctx.Err() != nil {
 			return fmt.Errorf("migrate up: %w", db.Explain(err))
 		}
 	}
+	if _, _, err := journal.EnterHistory(ctx, db); err != nil {
+		return fmt.Errorf("migrate up: accept the database's history: %w", err)
+	}
+	return nil
 }
 
 // Down undoes the newest migration, with all that its tables hold. No member may be

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
+	"github.com/coordd/coordd/internal/journal"
 	"github.com/coordd/coordd/migrations"
 )
 
@@ -45,6 +46,22 @@ func TestReplicasThatMigrateAtOnceAllSucceed(t *testing.T) {
 		}
 		if applied != coordd.SchemaVersion {
 			t.Fatalf("migrations recorded: got %d, want %d", applied, coordd.SchemaVersion)
+		}
+	})
+}
+
+// A standby that has the tables, and takes over before anybody has joined, is noticed.
+func TestUpAcceptsTheHistory(t *testing.T) {
+	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
+		h, err := journal.ReadHistory(t.Context(), db.Queries)
+		if err != nil || h.Number() == 0 || h.Quarantined() || !h.Intact() {
+			t.Fatalf("got %+v, %v, want the first one, accepted", h, err)
+		}
+		if _, err := db.Exec(t.Context(), `update coordd_meta set text = 'elsewhere' where name = 'history'`); err != nil {
+			t.Fatal(err)
+		}
+		if h, renewed, err := journal.EnterHistory(t.Context(), db); err != nil || !renewed || !h.Quarantined() {
+			t.Fatalf("the first to join elsewhere: got %+v, %v, %v, want a quarantine", h, renewed, err)
 		}
 	})
 }
