@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -44,7 +46,7 @@ func shownSettings(cmd *cobra.Command, from origins) (shown []setting) {
 	return shown
 }
 
-func configCommand() *cobra.Command {
+func configCommand(from *sourceFlags) *cobra.Command {
 	config := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show the settings of `coordd run`",
@@ -59,31 +61,40 @@ setting. What is given on the command line counts first, then the environment (C
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	config.AddCommand(configCheck(), configPrint())
+	config.AddCommand(configCheck(from), configPrint(from))
 	return config
 }
 
 // runSettings are the settings that `coordd run` would have, and what it would make of them.
-func runSettings(cmd *cobra.Command) (*cobra.Command, *runConfig, error) {
+func runSettings(cmd *cobra.Command, given *sourceFlags) (*cobra.Command, *runConfig, error) {
 	var from sourceFlags
 	root := &cobra.Command{Use: "coordd"}
 	from.add(root)
-	root.PersistentFlags().String("config", cmd.Flag("config").Value.String(), "")
+	root.PersistentFlags().String("config", "", "")
 	run, cfg := newRunCommand(&from)
 	root.AddCommand(run)
-	run.InheritedFlags() // makes those of the root its own
+	known := settingsOf(run)
+	var failed error
+	cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if given.origins[f.Name] == fromFlag {
+			failed = errors.Join(failed, run.Flags().Set(f.Name, f.Value.String()))
+		}
+	})
+	if failed != nil {
+		return nil, nil, failed
+	}
 	var err error
-	cfg.from.origins, err = settle(run, settingsOf(cmd.Root()))
+	cfg.from.origins, err = settle(run, known)
 	return run, cfg, err
 }
 
-func configCheck() *cobra.Command {
+func configCheck(from *sourceFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Say whether `coordd run` would take its settings; it connects to nothing",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, cfg, err := runSettings(cmd)
+			_, cfg, err := runSettings(cmd, from)
 			if err != nil {
 				return err
 			}
@@ -103,7 +114,7 @@ func configCheck() *cobra.Command {
 	}
 }
 
-func configPrint() *cobra.Command {
+func configPrint(from *sourceFlags) *cobra.Command {
 	var output string
 	command := &cobra.Command{
 		Use:   "print",
@@ -113,7 +124,7 @@ func configPrint() *cobra.Command {
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
-			run, cfg, err := runSettings(cmd)
+			run, cfg, err := runSettings(cmd, from)
 			if err != nil {
 				return err
 			}

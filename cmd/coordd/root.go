@@ -32,16 +32,17 @@ Exit codes:
 	})
 	var from sourceFlags
 	from.add(root)
-	root.PersistentFlags().String("config", "", "a YAML file with settings, as `listen: 127.0.0.1:7401`; each flag is one, and COORDD_LISTEN in the environment too")
+	root.PersistentFlags().String("config", "", "a YAML file with settings, as `listen: 127.0.0.1:7401`; each flag of run is one, and COORDD_LISTEN in the environment too")
+	run := runCommand(&from)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
-		from.origins, err = settle(cmd, settingsOf(root))
+		from.origins, err = settle(cmd, settingsOf(run))
 		return err
 	}
 	root.AddCommand(
-		runCommand(&from), statusCommand(&from), membersCommand(&from), drainCommand(&from), undrainCommand(&from), forgetCommand(&from),
+		run, statusCommand(&from), membersCommand(&from), drainCommand(&from), undrainCommand(&from), forgetCommand(&from),
 		electionsCommand(&from), leaderCommand(&from), electCommand(&from), resignCommand(&from), transferCommand(&from),
 		locksCommand(&from), lockCommand(&from), jobsCommand(&from), assignCommand(&from),
-		eventsCommand(&from), watchCommand(&from), doctorCommand(&from), migrateCommand(&from), configCommand(),
+		eventsCommand(&from), watchCommand(&from), doctorCommand(&from), migrateCommand(&from), configCommand(&from),
 		tokenCommand(), openAPICommand(), versionCommand(),
 	)
 	return root

@@ -15,9 +15,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Every flag is a setting, and may be given in three ways of which the first that says
+// Every flag of `coordd run` is a setting, and may be given in three ways of which the first that says
 // something counts: on the command line (--listen), in the environment (COORDD_LISTEN), in a
-// YAML file that --config names (listen: ...).
+// YAML file that --config names (listen: ...). Other commands take from the latter two what they share with it.
 
 // environment is what the names of settings in the environment begin with.
 const environment = "COORDD_"
@@ -36,6 +36,12 @@ type origins map[string]string
 // where are settings of which the higher source sets aside those of the lower ones: they
 // say the same thing in different ways.
 var where = []string{"dsn", "dsn-file", "addr"}
+
+// shares says whether a flag of a command means what it means for `run`. The label of a job is not that of a
+// member, and what is dangerous is said on the command line.
+func shares(cmd *cobra.Command, flag string) bool {
+	return cmd.Name() == "run" || flag == "ttl" || cmd.InheritedFlags().Lookup(flag) != nil
+}
 
 // settle gives the flags of a command the values that environment and file have for them; known
 // are all settings there are.
@@ -61,7 +67,7 @@ func settle(cmd *cobra.Command, known []string) (origins, error) {
 		told := slices.ContainsFunc(where, func(name string) bool { return from[name] != "" })
 		var failed error
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if f.Changed || failed != nil || !source.values.Exists(f.Name) || told && slices.Contains(where, f.Name) {
+			if f.Changed || failed != nil || !shares(cmd, f.Name) || !source.values.Exists(f.Name) || told && slices.Contains(where, f.Name) {
 				return
 			}
 			from[f.Name] = source.name
@@ -74,22 +80,14 @@ func settle(cmd *cobra.Command, known []string) (origins, error) {
 	return from, nil
 }
 
-// settingsOf are the flags of all commands.
-func settingsOf(root *cobra.Command) (known []string) {
-	collect := func(f *pflag.Flag) {
-		if f.Name != "help" && !slices.Contains(known, f.Name) {
+// settingsOf are the flags of `run`.
+func settingsOf(run *cobra.Command) (known []string) {
+	run.InheritedFlags() // makes those of the root its own
+	run.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" {
 			known = append(known, f.Name)
 		}
-	}
-	var walk func(*cobra.Command)
-	walk = func(cmd *cobra.Command) {
-		cmd.LocalFlags().VisitAll(collect)
-		for _, sub := range cmd.Commands() {
-			walk(sub)
-		}
-	}
-	root.PersistentFlags().VisitAll(collect)
-	walk(root)
+	})
 	return known
 }
 
