@@ -20,7 +20,7 @@ type operation struct {
 }
 
 var operations = []operation{
-	{"drain", "Ask a member to hand over what it holds and take nothing new. Needs the role operator", heartbeat.Drain,
+	{"drain", "Ask a member to hand over its leaderships and jobs, and take no others. Needs the role operator", heartbeat.Drain,
 		[]heartbeat.State{heartbeat.Alive}, []heartbeat.State{heartbeat.Draining}},
 	{"undrain", "Take a drain back. Needs the role operator", heartbeat.Undrain,
 		[]heartbeat.State{heartbeat.Draining}, []heartbeat.State{heartbeat.Alive}},

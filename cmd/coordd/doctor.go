@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -32,6 +33,9 @@ was no database to examine.`,
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
+			if from.addr != "" && from.origins["ttl"] == fromFlag {
+				return usageError{errors.New("a daemon examines for its own TTL: leave out --ttl, or --addr")}
+			}
 			if err := (heartbeat.Config{Name: "doctor", TTL: ttl}).Validate(); err != nil {
 				return err
 			}
@@ -58,7 +62,12 @@ func examine(ctx context.Context, from *sourceFlags, ttl time.Duration) (finding
 			findings, err = s.Doctor(ctx)
 			return err
 		})
-		return findings, nil, err
+		for _, f := range findings {
+			if f.Name == doctor.Connection && f.Verdict == httpapi.Failed {
+				unreachable = fmt.Errorf("daemon %s: %w: %s", from.addr, errNotExamined, f.Found)
+			}
+		}
+		return findings, unreachable, err
 	}
 	target, err := from.target()
 	if err != nil {

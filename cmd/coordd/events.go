@@ -152,10 +152,6 @@ var statusColumns = []render.Column[httpapi.Status]{
 // showStatus shows a status to people.
 func showStatus(w io.Writer, s httpapi.Status) error {
 	d := s.Database
-	database := d.Product
-	if !d.Reachable && d.Problem != nil {
-		database = d.Problem.Error()
-	}
 	history := "as it was"
 	switch {
 	case !d.Intact:
@@ -164,8 +160,11 @@ func showStatus(w io.Writer, s httpapi.Status) error {
 		history = "lost: in quarantine, nothing is granted yet"
 	}
 	lines := [][2]string{
-		{"version", s.Version}, {"database", database}, {"tables", fmt.Sprint("version ", d.Schema)},
+		{"version", s.Version}, {"database", d.Product}, {"tables", fmt.Sprint("version ", d.Schema)},
 		{"history", history}, {"revision", fmt.Sprint(d.Revision)}, {"members", counts(d.Members)},
+	}
+	if d.Problem != nil { // nothing else is known of it
+		lines = [][2]string{{"version", s.Version}, {"database", d.Problem.Error()}}
 	}
 	for _, session := range s.Sessions {
 		lines = append(lines, [2]string{"session " + session.Name, fmt.Sprintf("%s, beats %d, failed %d, latency %d ms", session.Status, session.Beats, session.Failures, session.LatencyMS)})

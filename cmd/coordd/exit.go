@@ -57,6 +57,9 @@ func (e ended) Error() string { return fmt.Sprint("exit code ", int(e)) }
 // errTimedOut says that a wait was over.
 var errTimedOut = errors.New("the wait is over")
 
+// errNotExamined says that a daemon has no database that it could examine.
+var errNotExamined = errors.New("there was no database to examine")
+
 // runsAnother marks commands that run another one, whose exit codes are not to be confused with
 // theirs.
 const runsAnother = "runs another command"
@@ -96,7 +99,7 @@ func exitCode(err error) int {
 	case is(err, coordd.ErrSchema):
 		return exitSchema
 	case is(err, coordd.ErrUnreachable, coordd.ErrSlow, coordd.ErrDenied, coordd.ErrNoDatabase,
-		coordd.ErrReadOnly, coordd.ErrForbidden, coordd.ErrContended, coordd.ErrUnknownOutcome, client.ErrNoDaemon):
+		coordd.ErrReadOnly, coordd.ErrForbidden, coordd.ErrContended, coordd.ErrUnknownOutcome, client.ErrNoDaemon, errNotExamined):
 		return exitDatabase
 	case is(err, coordd.ErrHeld, errTimedOut):
 		return exitBusy

@@ -25,12 +25,12 @@ func drainCommand(from *sourceFlags) *cobra.Command {
 	var wait time.Duration
 	drain := &cobra.Command{
 		Use:   "drain NAME",
-		Short: "Ask a member to hand over what it holds and take nothing new",
-		Long: `Ask a member to hand over what it holds and take nothing new. It goes on beating, resigns what
-it leads, and is given nothing; undrain takes that back. Locks that it holds stay until their
-holders release them.
+		Short: "Ask a member to hand over its leaderships and jobs, and take no others",
+		Long: `Ask a member to hand over its leaderships and jobs, and take no others. It goes on beating; undrain
+takes that back. Locks that it holds stay until their holders release them, and programs may take
+more by it: end those to have it hold none.
 
-With --wait the command returns when the member has noticed, leads nothing and holds no
+With --wait the command returns when the member has noticed, leads nothing, has no jobs and holds no
 lock, or is gone; or with exit code 1 when the time is over: it drains on.`,
 		Args: oneMember,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,11 +52,14 @@ lock, or is gone; or with exit code 1 when the time is over: it drains on.`,
 	return drain
 }
 
-// awaitDrained waits until a member holds nothing, and tells what it still holds.
+// awaitDrained waits until a member holds nothing, and tells what it still holds. One that has not beaten since it was
+// asked does not know yet, and may take more.
 func awaitDrained(cmd *cobra.Command, s source, m httpapi.Member, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 	defer cancel()
+	asked := time.Now()
 	for told := ""; ; {
+		since := time.Since(asked)
 		now, err := s.Member(ctx, m.ID)
 		switch {
 		case ctx.Err() != nil:
@@ -66,11 +69,11 @@ func awaitDrained(cmd *cobra.Command, s source, m httpapi.Member, wait time.Dura
 		case now.State != "alive" && now.State != "draining":
 			cmd.PrintErrf("%s is %s\n", m.Name, now.State)
 			return nil
-		case now.Held+now.Slots == 0:
+		case now.Held+now.Slots == 0 && now.AgeMS < since.Milliseconds():
 			cmd.PrintErrf("%s holds nothing\n", m.Name)
 			return nil
 		}
-		if held := holds(now); held != told {
+		if held := holds(now); held != told && held != "" {
 			told = held
 			cmd.PrintErrf("%s holds %s\n", m.Name, held)
 		}

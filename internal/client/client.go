@@ -101,7 +101,7 @@ func (c *Client) Member(ctx context.Context, which string) (m httpapi.Member, er
 	return m, err
 }
 
-// Drain asks a member to hand over what it holds, and returns it. One that drains already is
+// Drain asks a member to hand over its leaderships and jobs, and returns it. One that drains already is
 // left as it is. It fails with [coordd.ErrNone] where there is no such member or it is in a state
 // from which it cannot be drained. The reason is recorded.
 func (c *Client) Drain(ctx context.Context, which, reason string) (httpapi.Member, error) {
@@ -170,12 +170,6 @@ func (c *Client) Doctor(ctx context.Context) ([]httpapi.Finding, error) {
 	var body struct{ Findings []httpapi.Finding }
 	err := c.get(ctx, "/v1/doctor", nil, &body)
 	return body.Findings, err
-}
-
-// Config is the daemon's configuration as JSON, without secrets.
-func (c *Client) Config(ctx context.Context) (settings json.RawMessage, err error) {
-	err = c.get(ctx, "/v1/config", nil, &settings)
-	return settings, err
 }
 
 func (c *Client) get(ctx context.Context, path string, q url.Values, into any) error {

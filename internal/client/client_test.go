@@ -89,7 +89,7 @@ func TestADaemonIsAskedAndTold(t *testing.T) {
 		ctx := t.Context()
 		s := join(t, db, "a b/c")
 		c := connect(t, client.Config{Addr: serve(t, httpapi.Config{
-			DB: db, Version: "test", Sessions: func() []*heartbeat.Session { return []*heartbeat.Session{s} }, Settings: func() any { return map[string]int{"x": 1} },
+			DB: db, Version: "test", Sessions: func() []*heartbeat.Session { return []*heartbeat.Session{s} },
 			Doctor: func(context.Context) ([]httpapi.Finding, error) {
 				return []httpapi.Finding{{Name: "n", Verdict: httpapi.OK, Found: "w"}}, nil
 			},
@@ -121,9 +121,6 @@ func TestADaemonIsAskedAndTold(t *testing.T) {
 		}
 		if findings, err := c.Doctor(ctx); err != nil || len(findings) != 1 || findings[0].Verdict != httpapi.OK {
 			t.Fatalf("doctor: got %+v and %v", findings, err)
-		}
-		if settings, err := c.Config(ctx); err != nil || string(settings) != `{"x":1}` {
-			t.Fatalf("config: got %s and %v", settings, err)
 		}
 	})
 }
