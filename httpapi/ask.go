@@ -13,10 +13,11 @@ import (
 	"github.com/coordd/coordd/heartbeat"
 )
 
-// How long somebody is waited for who was asked to give up what it holds.
+// MaxWithin is for how long at the most somebody is waited for who was asked to give up what it holds.
+const MaxWithin = time.Minute
+
 const (
 	defaultWithin   = 15 * time.Second // no client was promised more
-	maxWithin       = time.Minute
 	condemnedWithin = 30 * time.Second // and then, for a session of the longest TTL to be dead
 )
 
@@ -61,7 +62,7 @@ func (b *AskBody) Resolve(huma.Context) []error {
 		return nil
 	}
 	d, err := time.ParseDuration(b.Within)
-	if err != nil || d < 0 || d > maxWithin {
+	if err != nil || d < 0 || d > MaxWithin {
 		return []error{&huma.ErrorDetail{Location: "body.within", Message: "it must be a time between 0s and 1m"}}
 	}
 	b.within = d

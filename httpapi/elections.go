@@ -189,5 +189,5 @@ func (a *api) registerElections(h huma.API) {
 
 // patient is an operation that waits until somebody has obeyed.
 func patient(o huma.Operation) huma.Operation {
-	return waiting(o, maxWithin+condemnedWithin)
+	return waiting(o, MaxWithin+condemnedWithin)
 }

@@ -2,12 +2,14 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/heartbeat"
 )
 
@@ -87,6 +89,18 @@ type Filter struct {
 
 	Clients bool `query:"clients" doc:"clients too: commands that hold something for a while"`
 }
+
+// Check fails with [coordd.ErrInvalid] where a state is none.
+func (f Filter) Check() error {
+	for _, s := range f.State {
+		if !slices.Contains(states, heartbeat.State(s)) {
+			return fmt.Errorf("%w: there is no state %q: a member is %s", coordd.ErrInvalid, s, strings.Trim(fmt.Sprint(states), "[]"))
+		}
+	}
+	return nil
+}
+
+var states = []heartbeat.State{heartbeat.Alive, heartbeat.Draining, heartbeat.Condemned, heartbeat.Restarting, heartbeat.Left, heartbeat.Dead}
 
 // shows says whether a filter lets a member through.
 func (f Filter) shows(m heartbeat.Member) bool {

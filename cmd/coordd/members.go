@@ -31,6 +31,9 @@ func membersCommand(from *sourceFlags) *cobra.Command {
 			if err := render.CheckFormat(output); err != nil {
 				return usageError{err}
 			}
+			if err := filter.Check(); err != nil {
+				return err
+			}
 			return from.open(cmd.Context(), func(s source) error {
 				if watch {
 					return watchMembers(cmd, s, filter, output)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/assign"
 	"github.com/coordd/coordd/election"
 	"github.com/coordd/coordd/events"
 	"github.com/coordd/coordd/heartbeat"
@@ -156,6 +157,9 @@ func (cfg runConfig) run(ctx context.Context, out io.Writer) error {
 func (cfg runConfig) members() ([]heartbeat.Config, error) {
 	if err := cfg.checkElections(); err != nil {
 		return nil, err
+	}
+	if _, err := assign.WeightOf(cfg.member.Labels); err != nil {
+		return nil, usageError{err}
 	}
 	m := cfg.member
 	m.Version = release()
