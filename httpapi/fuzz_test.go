@@ -28,7 +28,8 @@ func FuzzRequests(f *testing.F) {
 	db := dbtest.Migrated(f, dbtest.SQLiteFile(f))
 	alarm := new(alarm)
 	d := serve(f, db, func(c *httpapi.Config) {
-		c.Settings, c.Streams = func() any { return "x" }, 4
+		c.Settings = func() any { return "x" }
+		c.Limit(4, 0)
 		c.Logger = slog.New(slog.NewTextHandler(alarm, nil))
 	})
 	join(f, db, "other", "zone=b")

@@ -346,7 +346,7 @@ func TestARightIsItsTakers(t *testing.T) {
 
 func TestWhatCannotBeAskedForIsRefused(t *testing.T) {
 	t.Parallel()
-	d := serve(t, dbtest.Migrated(t, dbtest.SQLiteFile(t)), func(c *httpapi.Config) { c.Grants = 2 })
+	d := serve(t, dbtest.Migrated(t, dbtest.SQLiteFile(t)), func(c *httpapi.Config) { c.Limit(0, 2) })
 	for query, where := range map[string]string{
 		"?ttl=1":         "query.ttl",
 		"?ttl=999ms":     "query.ttl",

@@ -64,15 +64,12 @@ type Config struct {
 	TLS    *TLS     // nil: plain HTTP
 	Hosts  []string // names beside localhost by which the daemon is reached
 
-	// Streams is how many may wait for events at once, on a stream or in a long poll; 0 means
-	// 64. Each costs a statement a second.
-	Streams int
-
-	// Grants is how many locks and leaderships the daemon holds for clients at once; 0 means 10,000.
-	Grants int
-
 	Pprof  bool         // serve /debug/pprof/ to administrators
 	Logger *slog.Logger // hears of errors that were not the caller's, of writes, and of who is refused; nil means silence
+
+	// Tests set how many may wait for events at once, on a stream or in a long poll (0 means 64; each costs a
+	// statement a second), and how many rights clients may have (0 means 10,000).
+	mostStreams, mostGrants int
 }
 
 // How long things may take.
@@ -153,17 +150,17 @@ func newAPI(cfg Config) *api {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Streams == 0 {
-		cfg.Streams = 64
+	if cfg.mostStreams == 0 {
+		cfg.mostStreams = 64
 	}
 	a := &api{
 		Config:    cfg,
-		streams:   make(chan struct{}, cfg.Streams),
+		streams:   make(chan struct{}, cfg.mostStreams),
 		examining: make(chan struct{}, 1),
 		sidecars:  map[string]*sidecar{},
 	}
 	a.life, a.end = context.WithCancel(context.Background())
-	a.desk = rights.New(rights.Config{Sessions: cfg.Sessions, Most: cfg.Grants, Logger: cfg.Logger})
+	a.desk = rights.New(rights.Config{Sessions: cfg.Sessions, Most: cfg.mostGrants, Logger: cfg.Logger})
 	router := chi.NewRouter()
 	router.Use(a.counted, cautious, a.onlyKnownHosts, a.onlyOwnPages(), a.allowed, wholeBodies, middleware.GetHead)
 	router.NotFound(refusing("not_found"))

@@ -163,7 +163,7 @@ func TestTheEndOfTheDaemonEndsStreams(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		d := serve(t, db, nobody, func(c *httpapi.Config) { c.Streams = 2 })
+		d := serve(t, db, nobody, func(c *httpapi.Config) { c.Limit(2, 0) })
 		first := d.listen(t, "", "")
 		first.wants("retry")
 		d.listen(t, "", "").wants("retry")
