@@ -21,8 +21,8 @@ type Role string
 // The roles.
 const (
 	Viewer   Role = "viewer"   // read
-	Operator Role = "operator" // drain, undrain and forget members
-	Admin    Role = "admin"    // read the daemon's configuration and its profiles
+	Operator Role = "operator" // change members, groups and jobs, and what is held; hold something, or serve a group
+	Admin    Role = "admin"    // give up what others hold by the daemon, and read its configuration and its profiles
 )
 
 var roles = []Role{Viewer, Operator, Admin}

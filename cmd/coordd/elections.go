@@ -131,7 +131,7 @@ func waiters(all []httpapi.Candidate) (shown string) {
 // askFlags say how to ask somebody to give up what he holds.
 func askFlags(cmd *cobra.Command, ask *httpapi.Ask) {
 	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, for the record")
-	cmd.Flags().DurationVar(&ask.Within, "within", 30*time.Second, "how long the holder has to obey; one that does not is condemned, and loses all that it holds")
+	cmd.Flags().DurationVar(&ask.Within, "within", 30*time.Second, "how long the holder has to obey, 1m at the most; one that does not is condemned, and loses all that it holds")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if ask.Within < 0 || ask.Within > httpapi.MaxWithin {
 			return usageError{fmt.Errorf("--within is between 0s and %v", httpapi.MaxWithin)}
