@@ -89,7 +89,7 @@ var meanings = []meaning{
 	{election.ErrUnfit, Problem{Status: 503, Code: "draining", Title: "This member drains, and leads nothing", Hint: "ask another daemon"}},
 	{coordd.ErrQuarantine, Problem{Status: 503, Code: "quarantine", Title: "The database has lost its history, and nothing is granted until every right of before has run out", Hint: "try again"}},
 	{nil, Problem{Status: 412, Code: "state_changed", Title: "It is not in the state that If-Match names any more", Hint: "read it again and decide anew"}},
-	{nil, Problem{Status: 503, Code: "no_session", Title: "This daemon's session is not connected", Hint: "try again in a moment, or ask another daemon; /readyz?verbose says why"}},
+	{heartbeat.ErrLeft, Problem{Status: 503, Code: "no_session", Title: "This daemon's session is not connected", Hint: "try again in a moment, or ask another daemon; /readyz?verbose says why"}},
 	{nil, Problem{Status: 409, Code: "served_already", Title: "This daemon serves the group already", Hint: "a daemon serves a group for one stream at a time; one that was started with --group serves it by itself"}},
 	{nil, Problem{Status: 410, Code: "stream_over", Title: "There is no such stream any more, and what it was given is others'", Hint: "end all jobs and open another"}},
 	{nil, Problem{Status: 504, Code: "not_released", Title: "It was not given up in time, and the request for it stands", Hint: "look again in a moment"}},

@@ -69,3 +69,28 @@ func TestAProgramThatIsGoneHasEndedWhatItWasToldTo(t *testing.T) {
 		}
 	})
 }
+
+// The stream of a daemon that leaves ends with what passes, and not with a bug.
+func TestAStreamOfADaemonThatLeavesSaysSo(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
+	d := serve(t, db)
+	if err := assign.Define(t.Context(), db, assign.Group{Name: "g", Slots: 8}); err != nil {
+		t.Fatal(err)
+	}
+	program, _ := d.open(t, "POST", "/v1/groups/g/stream", "")
+	program.wants("retry: 1000|id: 0|event: hello")
+	if err := d.session.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for last := ""; ; {
+		m := program.message()
+		if m == "" {
+			if !strings.Contains(last, `"code":"no_session"`) {
+				t.Fatalf("got %q at last", last)
+			}
+			return
+		}
+		last = m
+	}
+}
