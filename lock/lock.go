@@ -104,10 +104,10 @@ func check(requests []Request) ([]Request, error) {
 }
 
 // Try takes all of the locks if they can be had at once, or none, and fails with a [*HeldError]
-// that is [coordd.ErrHeld]. Other errors: [coordd.ErrLost], [heartbeat.ErrSuspended] and
-// [heartbeat.ErrLeft] of the session, [coordd.ErrQuarantine], and those of the database; after
-// them nothing is held either. Its ctx bounds the call and nothing after it; so does the TTL, for
-// each of the locks.
+// that is [coordd.ErrHeld], or with a [*RequestedError] that is, where somebody asked for it in
+// that moment. Other errors: [coordd.ErrLost], [heartbeat.ErrSuspended] and [heartbeat.ErrLeft] of
+// the session, [coordd.ErrQuarantine], and those of the database; after them nothing is held
+// either. Its ctx bounds the call and nothing after it; so does the TTL, for each of the locks.
 func Try(ctx context.Context, s *heartbeat.Session, requests ...Request) (*Held, error) {
 	return all(ctx, s, requests, lease.Try)
 }
@@ -115,7 +115,8 @@ func Try(ctx context.Context, s *heartbeat.Session, requests ...Request) (*Held,
 // Acquire waits its turn for all of the locks, one after the other in the order of their names,
 // so that nobody waits for another in a circle. It waits until ctx ends or the session is lost;
 // an outage of the database or a suspension of the session only makes it longer. Its ctx
-// bounds the call and nothing after it.
+// bounds the call and nothing after it; when that ends, the error wraps why, and what was in the
+// way last: a [*HeldError], or what the database said.
 func Acquire(ctx context.Context, s *heartbeat.Session, requests ...Request) (*Held, error) {
 	for {
 		h, err := all(ctx, s, requests, lease.Acquire)

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -23,7 +24,8 @@ type place struct {
 
 func (p place) args() []any { return []any{p.id, p.id} }
 
-// Try takes a right if it can be had at once, and fails with a [*HeldError] if not, and with
+// Try takes a right if it can be had at once, and fails with a [*HeldError] if not; with a
+// [*RequestedError] that is [coordd.ErrHeld] where somebody asked for it in that moment; and with
 // [coordd.ErrQuarantine] while the database's history is in quarantine. Its ctx bounds the call
 // and nothing after it; so does the TTL, as a row that is locked says nothing.
 func Try(ctx context.Context, s *heartbeat.Session, w Want) (*Held, error) {
@@ -65,17 +67,20 @@ func (k *keeper) tryFrom(ctx context.Context, w Want, at place, st standing) (*H
 		case !st.free(w) || st.ahead > at.patience:
 			return nil, st.heldError(w)
 		}
-		h, err := k.take(ctx, w, st, at)
-		if h != nil || err != nil {
+		h, again, err := k.take(ctx, w, st, at)
+		if !again {
 			return h, err
 		}
-		// Somebody was faster, or what was known is old, or the reply was lost.
-		if !sleep(ctx, time.Millisecond, nil) {
-			return nil, context.Cause(ctx)
-		}
 		at.patience = 0 // nobody has let it lie that has just moved
-		if st, err = k.read(ctx, w, at); err != nil {
-			return nil, err
+		var unread error
+		if sleep(ctx, time.Millisecond, nil) {
+			st, unread = k.read(ctx, w, at)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, ended(context.Cause(ctx), cmp.Or(err, unread))
+		case unread != nil:
+			return nil, unread
 		}
 	}
 }
@@ -102,13 +107,14 @@ func (k *keeper) read(ctx context.Context, w Want, at place) (st standing, err e
 	}
 }
 
-// take sends one grant. It returns nothing if somebody was faster. What is not answered is
-// settled before it returns, or, if ctx ends, behind it.
-func (k *keeper) take(ctx context.Context, w Want, st standing, at place) (*Held, error) {
+// take sends one grant. Again says that it may be tried again: somebody was faster, what was known
+// is old, or, with an error, the reply was lost. What is not answered is settled before it
+// returns, or, if ctx ends, behind it.
+func (k *keeper) take(ctx context.Context, w Want, st standing, at place) (_ *Held, again bool, err error) {
 	id := uuid.NewString()
 	h, err := k.hold(ctx, w, id, st.next())
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	k.known(id, h)
 	granted, err := k.grant(ctx, h, st, at)
@@ -121,24 +127,24 @@ func (k *keeper) take(ctx context.Context, w Want, st standing, at place) (*Held
 		cancel()
 		if err != nil {
 			k.Go(func(life context.Context) { k.settleBehind(life, h, st) })
-			return nil, lost
+			return nil, false, lost
 		}
-		if !granted && !errors.Is(lost, coordd.ErrUnreachable) && !errors.Is(lost, coordd.ErrSlow) {
-			err = lost // and it would be so again
+		if !granted {
+			err, again = lost, errors.Is(lost, coordd.ErrUnreachable) || errors.Is(lost, coordd.ErrSlow) // others would be so again
 		}
 	}
 	if !granted {
 		h.drop()
 		k.unknown(id)
-		return nil, err
+		return nil, again || err == nil, err
 	}
 	switch why := h.Err(); {
 	case errors.Is(why, ErrRequested): // meanwhile, and the session lives
-		return nil, errors.Join(st.heldError(w), h.Release(ctx))
+		return nil, false, errors.Join(fmt.Errorf("%w: %w", coordd.ErrHeld, context.Cause(h.ctx)), h.Release(ctx))
 	case why != nil: // it was suspended, or has ended, meanwhile
-		return nil, errors.Join(why, h.Release(ctx))
+		return nil, false, errors.Join(why, h.Release(ctx))
 	}
-	return h, nil
+	return h, false, nil
 }
 
 // grant is one statement where that will do.

@@ -1,8 +1,10 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -167,16 +169,27 @@ func (k *keeper) bounded(ctx context.Context) (context.Context, context.CancelFu
 // insist does something until it is done or ctx ends, or no waiting mends what is wrong.
 func insist(ctx context.Context, do func() error) error {
 	pause := firstPause
-	for {
+	for last := error(nil); ; {
 		err := do()
-		if err == nil || ctx.Err() != nil || errors.Is(err, coordd.ErrSchema) || errors.Is(err, coordd.ErrForbidden) {
+		if err != nil && ctx.Err() != nil {
+			return cmp.Or(last, err) // what the end of ctx has cut short says little
+		}
+		if err == nil || errors.Is(err, coordd.ErrSchema) || errors.Is(err, coordd.ErrForbidden) || !sleep(ctx, pause, nil) {
 			return err
 		}
-		if !sleep(ctx, pause, nil) {
-			return err
-		}
-		pause = min(2*pause, time.Second)
+		pause, last = min(2*pause, time.Second), err
 	}
+}
+
+// ended is why a call has ended, beside what was in its way last.
+func ended(cause, last error) error {
+	switch {
+	case last == nil, errors.Is(last, context.Canceled): // cut short
+		return cause
+	case errors.Is(last, cause):
+		return last
+	}
+	return fmt.Errorf("%w: %w", cause, last)
 }
 
 // sleep waits for d, or for a ring, and says false when ctx has ended.

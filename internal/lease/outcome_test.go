@@ -43,6 +43,75 @@ func TestAnOutageMakesTheWaitLonger(t *testing.T) {
 	})
 }
 
+// A wait that ends while the database does not answer says so, and that it has ended.
+func TestAWaitThatTheDatabaseKeptSaysSo(t *testing.T) {
+	for what, wait := range map[string]struct {
+		failing func(stmt string) bool
+		wait    func(ctx context.Context, s *heartbeat.Session, fail func()) error
+	}{
+		"from the start": {func(stmt string) bool { return !isBeat(stmt) }, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
+			fail()
+			_, err := Acquire(ctx, s, Want{Name: "lock/free"})
+			return err
+		}},
+		"with a place in the queue": {isRead, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
+			time.AfterFunc(time.Second, fail)
+			_, err := Acquire(ctx, s, alone)
+			return err
+		}},
+		"at each grant": {isGrant, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
+			fail()
+			_, err := Try(ctx, s, Want{Name: "lock/free"})
+			return err
+		}},
+		"for a release": {func(stmt string) bool { return !isBeat(stmt) }, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
+			time.AfterFunc(time.Second, fail)
+			return Release(ctx, of(s).DB, Ask{Name: alone.Name, By: "b", Within: time.Minute})
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				quick, db, tap := dbtest.VirtualTime(t)
+				holder := tried(t, joined(t, quick, "a"), alone)
+				s := joined(t, db, "b")
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				err := wait.wait(ctx, s, func() {
+					tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+						if wait.failing(stmt) {
+							return dbtest.ErrReplyLost
+						}
+						return do()
+					})
+				})
+				tap.Disturb(nil)
+				if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, coordd.ErrUnreachable) {
+					t.Errorf("got %v, want %v and %v", err, context.DeadlineExceeded, coordd.ErrUnreachable)
+				}
+				released(t, holder)
+			})
+		})
+	}
+}
+
+// Who waits for others to obey is told at once what no waiting mends.
+func TestNoReleaseIsWaitedForThatCannotBeSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		tried(t, joined(t, db, "a"), alone)
+		time.AfterFunc(time.Second, func() {
+			if _, err := db.Exec(t.Context(), `alter table coordd_leases rename to elsewhere`); err != nil {
+				t.Error(err)
+			}
+		})
+		began := time.Now()
+		err := Release(t.Context(), db, Ask{Name: alone.Name, By: "b", Within: time.Minute})
+		if took := time.Since(began); !errors.Is(err, coordd.ErrSchema) || took > 2*time.Second {
+			t.Fatalf("after %v got %v, want %v", took, err, coordd.ErrSchema)
+		}
+	})
+}
+
 // What is wrong from the start is told at once, and not waited for.
 func TestAMistakeIsNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -127,8 +196,10 @@ func TestWhatIsAskedForBeforeItIsHadIsHeldByOthers(t *testing.T) {
 			}
 			return err
 		})
-		if h, err := Try(t.Context(), s, alone); !errors.Is(err, coordd.ErrHeld) || errors.Is(err, coordd.ErrLost) {
-			t.Fatalf("got %v, %v, want %v", h, err, coordd.ErrHeld)
+		h, err := Try(t.Context(), s, alone)
+		var by *RequestedError
+		if !errors.Is(err, coordd.ErrHeld) || errors.Is(err, coordd.ErrLost) || !errors.As(err, &by) || by.By != "b" || by.Reason != "c" {
+			t.Fatalf("got %v, %v, want %v, and that b asked for it because of c", h, err, coordd.ErrHeld)
 		}
 		released(t, tried(t, s, alone))
 	})

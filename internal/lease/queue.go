@@ -65,11 +65,7 @@ func Acquire(ctx context.Context, s *heartbeat.Session, w Want) (*Held, error) {
 	defer context.AfterFunc(k.Life, func() { cancel(s.Err()) })()
 	h, err = k.wait(life, w)
 	if cause := context.Cause(life); h == nil && cause != nil {
-		var held *HeldError // who had it last
-		if errors.As(err, &held) {
-			return nil, fmt.Errorf("waiting for it: %w: %w", cause, held)
-		}
-		err = fmt.Errorf("waiting for it: %w", cause)
+		err = fmt.Errorf("waiting for it: %w", ended(cause, err))
 	}
 	return h, err
 }
@@ -164,11 +160,11 @@ func draw(ctx context.Context, tx coordd.Queries, name string) (ticket int64, er
 	return ticket, err
 }
 
-// await looks until it is this place's turn. When ctx ends it returns who held it last, if it
-// was answered.
+// await looks until it is this place's turn. When ctx ends it returns what was in its way last:
+// who held it, or what the database said.
 func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struct{}) (*Held, error) {
 	p := pace{pause: firstPause}
-	for held := error(nil); ; {
+	for last := error(nil); ; {
 		st, err := k.read(ctx, w, at)
 		if err == nil && !st.placed && k.enqueue(ctx, w, at.id) == nil {
 			continue // its place went with a grant that came too late
@@ -182,16 +178,19 @@ func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struc
 			if p.look(st, idle, k.DB.Hears()); p.overlooked() {
 				turn.patience = 1
 			}
+			err = st.heldError(w)
 			if st.free(w) && st.ahead <= turn.patience {
-				h, err := k.tryFrom(ctx, w, turn, st)
-				if h != nil || !passing(err) {
+				var h *Held
+				if h, err = k.tryFrom(ctx, w, turn, st); h != nil || !passing(err) {
 					return h, err
 				}
 			}
-			held = st.heldError(w)
+		}
+		if last == nil || ctx.Err() == nil { // what its end has cut short says little
+			last = err
 		}
 		if !sleep(ctx, p.pause, rings) {
-			return nil, held
+			return nil, last
 		}
 	}
 }

@@ -57,6 +57,7 @@ func Release(ctx context.Context, db *coordd.DB, ask Ask) error {
 	}
 	journal.Ring(ctx, db)
 	deadline, condemned := time.Now().Add(cmp.Or(ask.Within, defaultWithin)), false
+	last := error(nil)
 	for pause := firstPause; ; pause = min(2*pause, nearPause) {
 		left, err := stillHeld(ctx, db, ask.Name, asked)
 		if err == nil && len(left) == 0 {
@@ -68,8 +69,14 @@ func Release(ctx context.Context, db *coordd.DB, ask Ask) error {
 			}
 			condemned = true
 		}
+		if hopeless(err) {
+			return fmt.Errorf("ask for %s: %w; the request stands", called(ask.Name), err)
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		if !sleep(ctx, pause, nil) {
-			return fmt.Errorf("ask for %s: %w; the request stands", called(ask.Name), ctx.Err())
+			return fmt.Errorf("ask for %s: %w; the request stands", called(ask.Name), ended(ctx.Err(), last))
 		}
 	}
 }
