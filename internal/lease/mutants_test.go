@@ -26,7 +26,7 @@ var mutants = []mutant{
 	{"an unanswered grant is not superseded", "grant.go", 146,
 		`k.DB.Exec(ctx, stmtSupersede, h.want.Name, st.token)`,
 		`k.DB.Exec(ctx, stmtSupersede+" and 1 = 0", h.want.Name, st.token)`},
-	{"a grant is handed out whatever has become of the session", "grant.go", 70,
+	{"a grant is handed out whatever has become of the session", "grant.go", 219,
 		`case why != nil: // it was suspended`,
 		`case why != nil && k == nil: // it was suspended`},
 	{"what it displaces stays", "grant.go", 628,
