@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -419,14 +420,31 @@ import json, sys
 print(withdraw(json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
 `
 
+// pythonWith finds a Python that has a module: that of PATH, or the system's own, for which packages install theirs.
+func pythonWith(t *testing.T, module string) (interpreter string) {
+	t.Helper()
+	var failed error
+	for _, interpreter := range []string{"python3", "/usr/bin/python3"} {
+		out, err := exec.CommandContext(t.Context(), interpreter, "-c", "import "+module).CombinedOutput()
+		if err == nil {
+			return interpreter
+		}
+		failed = errors.Join(failed, fmt.Errorf("%s: %w: %s", interpreter, err, out))
+	}
+	missing := t.Skipf
+	if os.Getenv("CI") != "" {
+		missing = t.Fatalf
+	}
+	missing("no Python here has %s (run scripts/testdeps, or `apt-get install python3-%[1]s`): %v", module, failed)
+	return ""
+}
+
 func TestThePythonOfTheGuide(t *testing.T) {
 	modules := map[string]string{"sqlite": "sqlite3", "postgres": "psycopg", "mysql": "pymysql"}
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		database, rest, _ := strings.Cut(dsn, ":")
 		module := modules[database]
-		if out, err := exec.CommandContext(t.Context(), "python3", "-c", "import "+module).CombinedOutput(); err != nil {
-			t.Skipf("there is no python3 with %s here: %v\n%s", module, err, out)
-		}
+		interpreter := pythonWith(t, module)
 		var server any = rest // a file
 		if u, err := url.Parse(dsn); err != nil {
 			t.Fatal(err)
@@ -446,7 +464,7 @@ func TestThePythonOfTheGuide(t *testing.T) {
 		held := acquired(t, member(t, dsn, "a"), lock.Exclusive("x"))
 		withdraw := func(want string) {
 			t.Helper()
-			out, err := exec.CommandContext(t.Context(), "python3", "-c", snippets(t, "python "+module)[0]+python,
+			out, err := exec.CommandContext(t.Context(), interpreter, "-c", snippets(t, "python "+module)[0]+python,
 				string(where), "lock/x", strconv.FormatInt(held.Token(), 10)).CombinedOutput()
 			if got := strings.TrimSpace(string(out)); err != nil || got != want {
 				t.Errorf("got %s (%v), want %s", got, err, want)
