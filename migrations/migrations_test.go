@@ -86,6 +86,37 @@ func TestDownUndoesUp(t *testing.T) {
 	})
 }
 
+// MySQL and MariaDB commit each statement by itself, so a migration that was killed has done a part
+// of its work, up to all but the note of it.
+func TestAMigrationThatBrokeOffIsRunAgain(t *testing.T) {
+	dbtest.AsAdministrator(t)
+	t.Parallel()
+	db := dbtest.Migrated(t, dbtest.MySQLSchema(t))
+	want := columns(t, db)
+	for version := coordd.SchemaVersion; version > 0; version-- {
+		if _, err := db.Exec(t.Context(), `delete from coordd_migrations where version_id >= ?`, version); err != nil {
+			t.Fatal(err)
+		}
+		if err := migrations.Up(t.Context(), db); err != nil {
+			t.Fatalf("%d and all after it: %v", version, err)
+		}
+		if got := columns(t, db); !slices.Equal(got, want) {
+			t.Fatalf("%d and all after it: got %v, want %v", version, got, want)
+		}
+	}
+	for version := coordd.SchemaVersion; version > 0; version-- {
+		if err := migrations.Down(t.Context(), db); err != nil {
+			t.Fatalf("%d down: %v", version, err)
+		}
+		if _, err := db.Exec(t.Context(), `insert into coordd_migrations (version_id, is_applied) values (?, true)`, version); err != nil {
+			t.Fatal(err)
+		}
+		if err := migrations.Down(t.Context(), db); err != nil {
+			t.Fatalf("%d down again: %v", version, err)
+		}
+	}
+}
+
 func TestSchemasAreTheGoldenOne(t *testing.T) {
 	golden := filepath.Join("..", "testdata", "schema.golden")
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
@@ -207,14 +238,19 @@ func TestScriptDoesWhatUpDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		db := dbtest.Open(t, dsn)
+		client, err := db.Pool().Conn(t.Context()) // one, as a database's own client has
+		if err != nil {
+			t.Fatal(err)
+		}
 		for stmt := range strings.SplitSeq(script, ";\n") {
 			if isComment(stmt) {
 				continue
 			}
-			if _, err := db.Pool().ExecContext(t.Context(), stmt); err != nil {
+			if _, err := client.ExecContext(t.Context(), stmt); err != nil {
 				t.Fatalf("%s: %v", stmt, err)
 			}
 		}
+		client.Close()
 		if err := db.CheckSchema(t.Context()); err != nil {
 			t.Fatal(err)
 		}
