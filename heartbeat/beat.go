@@ -217,7 +217,7 @@ func (s *Session) missed(err error) {
 func (s *Session) sayGoodbye(bye farewell) (err error) {
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.cfg.Timeout)
-		_, err = transition(ctx, s.lane, s.id, bye.action, bye.stmt, s.id)
+		_, err = transition(ctx, s.lane, s.cfg.Timeout, s.id, bye.action, bye.stmt, s.id)
 		cancel()
 		if err == nil {
 			journal.Ring(context.WithoutCancel(s.life), s.db)

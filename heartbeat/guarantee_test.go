@@ -415,7 +415,7 @@ func TestM4ManyDeclareOneDeath(t *testing.T) {
 			"a condemnation":         {stmtCondemn, []any{victim.ID()}},
 			"another death":          {stmtDeclareDead, []any{victim.ID(), dead.seq}},
 		} {
-			if changed, err := transition(t.Context(), db, victim.ID(), "changed", try.stmt, try.args...); changed || err != nil {
+			if changed, err := transition(t.Context(), db, time.Minute, victim.ID(), "changed", try.stmt, try.args...); changed || err != nil {
 				t.Errorf("%s: got changed %v and %v, want nothing", what, changed, err)
 			}
 		}

@@ -2,6 +2,7 @@ package heartbeat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,10 +46,12 @@ func (s *Session) look() time.Duration {
 	if failed {
 		s.observer.restart()
 	}
+	var errs []error
 	for _, p := range s.observer.look(sent, now, stalled, v.others) {
-		if err := s.declareDead(p); err != nil {
-			return s.lookFailed("declaring "+p.id+" dead failed", err)
-		}
+		errs = append(errs, s.declareDead(p))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return s.lookFailed("declaring others dead failed", err)
 	}
 	if err := s.watchQuarantine(now, v.history); err != nil {
 		return s.lookFailed("ending the quarantine of the database's history failed", err)
@@ -167,13 +170,26 @@ func (s *Session) keepPace(others []pulse) time.Duration {
 	return pace
 }
 
+// declareDead declares one member dead. Where others keep its row locked, or nothing is answered
+// in time, that is no reason to watch the rest anew: this process's own beats and looks tell
+// whether it is healthy. The member itself is watched anew, so that it is not in the way of each
+// look.
 func (s *Session) declareDead(p pulse) error {
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.TTL) // a few statements, and nothing waits for it
 	defer cancel()
-	died, err := transition(ctx, s.db, p.id, "died", stmtDeclareDead, p.id, p.seq)
-	if died {
+	died, err := transition(ctx, s.db, s.cfg.Timeout, p.id, "died", stmtDeclareDead, p.id, p.seq)
+	switch {
+	case died:
 		journal.Ring(ctx, s.db)
 		s.log.Info("declared dead", "other", p.id, "seq", p.seq)
+	case errors.Is(err, coordd.ErrContended), errors.Is(err, coordd.ErrSlow):
+		s.observer.forget(p.id)
+		s.mu.Lock()
+		s.stats.LookFailures++
+		s.mu.Unlock()
+		s.log.Warn("cannot declare dead who is; it is watched anew", "other", p.id, "error", err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", p.id, err)
 	}
-	return err
+	return nil
 }

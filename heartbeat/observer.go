@@ -26,6 +26,9 @@ type sighting struct {
 // which it was itself healthy counts.
 func (o *observer) restart() { clear(o.seen) }
 
+// forget forgets one member.
+func (o *observer) forget(id string) { delete(o.seen, id) }
+
 // look takes in what a look at all living members found; stalled is the longest time for
 // which no beat of this process's own was answered, as far as the previous look. It returns
 // those whose window has closed.

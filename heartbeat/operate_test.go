@@ -53,6 +53,46 @@ func TestADrainingMemberThatDiesIsSeenDead(t *testing.T) {
 	})
 }
 
+// Whoever looks at a row with a lock keeps one death from being declared, and not all.
+func TestALockedRowKeepsOneDeathFromBeingDeclared(t *testing.T) {
+	t.Parallel()
+	for name, schema := range map[string]func(testing.TB) string{"postgres": dbtest.PostgresSchema, "mysql": dbtest.MySQLSchema} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := schema(t)
+			db := dbtest.Migrated(t, dsn)
+			survivor := joined(t, db, Config{Name: "survivor", TTL: shortTTL})
+			first, second := joined(t, db, Config{Name: "a", TTL: shortTTL}), joined(t, db, Config{Name: "b", TTL: shortTTL})
+			first.kill()
+			second.kill()
+			// The one that a look finds first.
+			v, err := survivor.view()
+			if err != nil || len(v.others) != 2 {
+				t.Fatalf("got %+v, %v, want two others", v.others, err)
+			}
+			locked, free := v.others[0].id, v.others[1].id
+			patient := dbtest.OpenPatient(t, dsn)
+			lock, err := patient.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Rollback()
+			var seq int64
+			if err := patient.On(lock).Get(t.Context(), []any{&seq}, `select seq from coordd_heartbeats where member_id = ? for update`, locked); err != nil {
+				t.Fatal(err)
+			}
+			dbtest.Eventually(t, "the death of the other", func() bool { return stateOf(t, db, free) == Dead })
+			if got := stateOf(t, db, locked); got != Alive {
+				t.Fatalf("whose row is locked: got %s, want %s", got, Alive)
+			}
+			if err := lock.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			dbtest.Eventually(t, "its death", func() bool { return stateOf(t, db, locked) == Dead })
+		})
+	}
+}
+
 func TestAForgottenMemberIsLostAndThenDead(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		joined(t, db, Config{Name: "survivor", TTL: shortTTL})

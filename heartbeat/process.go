@@ -119,7 +119,7 @@ func (s *Session) succeed(ctx context.Context) error {
 		if !gone("/proc", r.process, s.process) {
 			continue
 		}
-		died, err := transition(ctx, s.db, r.id, "died", stmtDeclareDead, r.id, r.seq)
+		died, err := transition(ctx, s.db, s.cfg.Timeout, r.id, "died", stmtDeclareDead, r.id, r.seq)
 		if err != nil {
 			return err
 		}

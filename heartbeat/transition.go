@@ -2,7 +2,10 @@ package heartbeat
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
+	"time"
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/journal"
@@ -12,6 +15,7 @@ import (
 // actions are joined, draining, undrained, condemned, left, restarting and died.
 const Topic = "member"
 
+// stmtMember: 0 rows: somebody has deleted it, as no statement here does before it has ended.
 const stmtMember = `select name, address, version, labels from coordd_members where id = ?`
 
 // transactor is a *coordd.DB or one of its lanes.
@@ -20,10 +24,17 @@ type transactor interface {
 }
 
 // transition changes one member's state by stmt, which says from which states, and records
-// that in the same transaction. It says whether it was this call that changed it.
-func transition(ctx context.Context, on transactor, id, action, stmt string, args ...any) (changed bool, err error) {
+// that in the same transaction. It says whether it was this call that changed it. For a row
+// that others keep locked it waits no longer than patience.
+func transition(ctx context.Context, on transactor, patience time.Duration, id, action, stmt string, args ...any) (changed bool, err error) {
+	var patient context.Context // once there is a transaction, and for all that are run again
+	cancel := func() {}
+	defer func() { cancel() }()
 	err = on.Tx(ctx, func(tx coordd.Queries) error {
-		rows, err := tx.Exec(ctx, stmt, args...)
+		if patient == nil {
+			patient, cancel = context.WithTimeout(ctx, patience)
+		}
+		rows, err := tx.Exec(patient, stmt, args...)
 		changed = rows == 1
 		if err != nil || !changed {
 			return err
@@ -42,7 +53,8 @@ func record(ctx context.Context, tx coordd.Queries, id, action string) error {
 	return journal.Append(ctx, tx, e)
 }
 
-// eventOf is the event of a change to a member, with what the member last was.
+// eventOf is the event of a change to a member, with what the member last was. Of one that
+// somebody has deleted no more than its id is known.
 func eventOf(ctx context.Context, tx coordd.Queries, id, action string) (journal.Event, error) {
 	var m struct {
 		ID      string          `json:"id"`
@@ -53,7 +65,11 @@ func eventOf(ctx context.Context, tx coordd.Queries, id, action string) (journal
 	}
 	var labels string
 	m.ID = id
-	if err := tx.Get(ctx, []any{&m.Name, &m.Address, &m.Version, &labels}, stmtMember, id); err != nil {
+	err := tx.Get(ctx, []any{&m.Name, &m.Address, &m.Version, &labels}, stmtMember, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		m.Name, labels, err = id, "{}", nil
+	}
+	if err != nil {
 		return journal.Event{}, err
 	}
 	m.Labels = json.RawMessage(labels)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/internal/dbtest"
 	"github.com/coordd/coordd/internal/dialect"
+	"github.com/coordd/coordd/internal/journal"
 )
 
 // sqliteLook is a look as SQLite reads it.
@@ -135,6 +137,66 @@ func TestDeathIsSeenOverSlowStatements(t *testing.T) {
 		}
 		if !survivor.Valid() || survivor.Stats().Failures > 0 {
 			t.Fatalf("the survivor: got valid %v, %+v", survivor.Valid(), survivor.Stats())
+		}
+	})
+}
+
+// Somebody keeps the row of a dead member locked. Those who die meanwhile are seen dead in time.
+func TestADeathThatCannotBeDeclaredDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick, db, tap := dbtest.VirtualTime(t)
+		survivor := joined(t, db, Config{Name: "survivor"})
+		for range dbtest.Runs(20) {
+			locked := joined(t, quick, Config{Name: "locked"})
+			other := joined(t, quick, Config{Name: "other"})
+			time.Sleep(10*time.Second + seconds(6))
+			var tries atomic.Int32
+			tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+				if strings.Contains(stmt, "set state = 'dead'") && tries.Add(1) == 1 { // it is the first to be overdue
+					return context.DeadlineExceeded // at once, as SQLite's one writer must not keep anybody from beating
+				}
+				return do()
+			})
+			locked.kill()
+			time.Sleep(3 * time.Second)
+			other.kill()
+			dies(t, quick, other.ID(), window(DefaultTTL)+survivor.cfg.Beat)
+			if stateOf(t, quick, locked.ID()) != Alive {
+				t.Fatal("it was declared dead, though its row was locked")
+			}
+			dies(t, quick, locked.ID(), 2*window(DefaultTTL))
+			tap.Disturb(nil)
+		}
+	})
+}
+
+// Somebody has deleted what a member said of itself. Its death is told all the same, and those of
+// others are.
+func TestAMemberWhoseRowIsDeletedIsSeenDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		survivor := joined(t, db, Config{Name: "survivor"})
+		deleted, other := joined(t, db, Config{Name: "deleted"}), joined(t, db, Config{Name: "other"})
+		time.Sleep(time.Minute)
+		deleted.kill()
+		other.kill()
+		if _, err := db.Exec(t.Context(), `delete from coordd_members where id = ?`, deleted.ID()); err != nil {
+			t.Fatal(err)
+		}
+		dies(t, db, other.ID(), window(DefaultTTL)+survivor.cfg.Beat)
+		page, err := journal.Read(t.Context(), db.Queries, 0, 100, Topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, e := range page.Events {
+			if e.Action == "died" {
+				told = append(told, e.MemberID+" "+e.Subject)
+			}
+		}
+		slices.Sort(told)
+		if want := []string{deleted.ID() + " " + deleted.ID(), other.ID() + " other"}; !slices.Equal(told, want) {
+			t.Fatalf("deaths: got %q, want %q", told, want)
 		}
 	})
 }
