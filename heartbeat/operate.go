@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -19,11 +20,21 @@ const (
 	stmtCondemn = `update coordd_heartbeats set state = 'condemned'
 		where member_id = ? and state in ('alive', 'draining')`
 
+	// What is to be purged is read first, and deleted row by row: a delete that looks for its rows
+	// waits on MySQL for those of the living.
+
 	// The times are the database's: they decide how long history is shown, and nothing else.
-	stmtPurgeBeats = `delete from coordd_heartbeats
-		where state in ('left', 'dead', 'restarting') and beat_us < {now} - ?`
-	stmtPurgeMembers = `delete from coordd_members
-		where not exists (select 1 from coordd_heartbeats h where h.member_id = coordd_members.id)`
+	stmtEnded = `select member_id from coordd_heartbeats
+		where state in ('left', 'dead', 'restarting') and beat_us < {now} - ?
+		order by member_id`
+	stmtPurgeBeat = `delete from coordd_heartbeats
+		where member_id = ? and state in ('left', 'dead', 'restarting')` // 0 rows: another has done it
+
+	// Both rows of a member come in one transaction, and its beats never come back.
+	stmtWithoutBeats = `select m.id from coordd_members m left join coordd_heartbeats h on h.member_id = m.id
+		where h.member_id is null
+		order by m.id`
+	stmtPurgeMember = `delete from coordd_members where id = ?` // 0 rows: another has done it
 )
 
 // AuditTopic is the topic of events that say who asked for a change. Their subject is what the
@@ -93,18 +104,45 @@ func (o operation) do(ctx context.Context, db *coordd.DB, id string, by []By) er
 	return nil
 }
 
+// purgeBatch is how many rows are deleted in one transaction, at the most.
+const purgeBatch = 100
+
 // Purge deletes members that have ended for longer than keep, and says how many. A member
 // that is not there counts as dead, so this changes nothing but what is shown.
 func Purge(ctx context.Context, db *coordd.DB, keep time.Duration) (purged int64, err error) {
-	err = db.Tx(ctx, func(tx coordd.Queries) error {
-		if _, err := tx.Exec(ctx, stmtPurgeBeats, keep.Microseconds()); err != nil {
-			return err
-		}
-		purged, err = tx.Exec(ctx, stmtPurgeMembers)
-		return err
-	})
+	if _, err = purge(ctx, db, stmtPurgeBeat, stmtEnded, keep.Microseconds()); err == nil {
+		purged, err = purge(ctx, db, stmtPurgeMember, stmtWithoutBeats)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("purge members: %w", err)
+		return purged, fmt.Errorf("purge members: %w", err)
+	}
+	return purged, nil
+}
+
+// purge deletes the rows that a statement lists, in the order of their keys, so that those who
+// purge at once do not wait for each other in a circle.
+func purge(ctx context.Context, db *coordd.DB, del, list string, args ...any) (purged int64, err error) {
+	ids, err := coordd.All(ctx, db.Queries, func(id *string) []any { return []any{id} }, list, args...)
+	if err != nil {
+		return 0, err
+	}
+	for batch := range slices.Chunk(ids, purgeBatch) {
+		var deleted int64
+		err := db.Tx(ctx, func(tx coordd.Queries) error {
+			deleted = 0
+			for _, id := range batch {
+				n, err := tx.Exec(ctx, del, id)
+				if err != nil {
+					return err
+				}
+				deleted += n
+			}
+			return nil
+		})
+		if err != nil {
+			return purged, err
+		}
+		purged += deleted
 	}
 	return purged, nil
 }

@@ -200,6 +200,36 @@ func TestPurgeDeletesWhatHasEndedLongAgo(t *testing.T) {
 	})
 }
 
+// A beat that takes its time, or somebody who looks with a lock, is none of Purge's business.
+func TestPurgeDoesNotWaitForTheLiving(t *testing.T) {
+	t.Parallel()
+	for name, schema := range map[string]func(testing.TB) string{"postgres": dbtest.PostgresSchema, "mysql": dbtest.MySQLSchema} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := schema(t)
+			db := dbtest.Migrated(t, dsn)
+			living, ended := joined(t, db, Config{Name: "living"}), joined(t, db, Config{Name: "ended"})
+			if err := ended.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			patient := dbtest.OpenPatient(t, dsn)
+			lock, err := patient.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Rollback()
+			if n, err := patient.On(lock).Exec(t.Context(), `update coordd_heartbeats set seq = seq + 1 where member_id = ?`, living.ID()); n != 1 || err != nil {
+				t.Fatalf("got %d rows, %v", n, err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), shortTTL)
+			defer cancel()
+			if n, err := Purge(ctx, db, -time.Minute); n != 1 || err != nil {
+				t.Fatalf("got %d and %v, want 1", n, err)
+			}
+		})
+	}
+}
+
 func TestLoadRidesOnTheBeat(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		load := Load{CPU: 0.25, Memory: 0.5, Average: 1.5, Extra: map[string]float64{"queue": 7}}
