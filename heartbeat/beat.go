@@ -59,10 +59,6 @@ func (s *Session) enter(ctx context.Context) error {
 		err := s.lane.Tx(ctx, func(tx coordd.Queries) error { return s.insert(ctx, tx) })
 		if err == nil {
 			s.acked, s.validUntil = s.now(), s.sent+right(s.cfg.TTL)
-			journal.Ring(ctx, s.db)
-			if err := s.succeed(ctx); err != nil {
-				s.log.Warn("cannot tell whether a predecessor has ended; others will see it dead in time", "error", err)
-			}
 			return nil
 		}
 		if errors.Is(err, coordd.ErrUnknownOutcome) {

@@ -101,11 +101,19 @@ const stmtPredecessors = `select m.id, m.process, h.seq
 
 // succeed declares those dead at once that bore this member's name in a process of this
 // machine that has ended: a restart need not wait for the TTL. It is a courtesy: what fails
-// here is seen dead in time.
-func (s *Session) succeed(ctx context.Context) error {
+// here is seen dead in time, and Join waits for it no longer than for any statement.
+func (s *Session) succeed(ctx context.Context) {
 	if s.process == "" {
-		return nil
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	if err := s.declareGone(ctx); err != nil {
+		s.log.Warn("cannot tell whether a predecessor has ended; others will see it dead in time", "error", err)
+	}
+}
+
+func (s *Session) declareGone(ctx context.Context) error {
 	type row struct {
 		pulse
 		process string

@@ -1,10 +1,12 @@
 package heartbeat
 
 import (
+	"context"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -80,6 +82,30 @@ func TestARestartNeedNotWaitForItsPredecessor(t *testing.T) {
 		joined(t, db, Config{Name: "a"})
 		if a, b, c := stateOf(t, db, ended.ID()), stateOf(t, db, lives.ID()), stateOf(t, db, other.ID()); a != Dead || b != Alive || c != Alive {
 			t.Fatalf("the ended one, one that lives, one of another name: got %s, %s, %s, want %s, %s, %s", a, b, c, Dead, Alive, Alive)
+		}
+	})
+}
+
+// Where the pool is exhausted, nobody answers who the predecessors are. Join waits for a timeout and
+// no longer, and beats meanwhile.
+func TestAJoinThatCannotAskForItsPredecessorIsConnected(t *testing.T) {
+	if process() == "" {
+		t.Skip("this system does not tell processes apart")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, db, tap := dbtest.VirtualTime(t)
+		asked := false
+		tap.Disturb(func(ctx context.Context, stmt string, do func() error) error {
+			if strings.HasPrefix(stmt, "select m.id, m.process") {
+				asked = true
+				return dbtest.Pause(ctx, time.Hour)
+			}
+			return do()
+		})
+		began := time.Now()
+		s := joined(t, db, Config{Name: "a"})
+		if took := time.Since(began); !asked || !s.Valid() || took > s.cfg.Timeout {
+			t.Fatalf("got asked %v, valid %v after %v, want it valid after %v", asked, s.Valid(), took, s.cfg.Timeout)
 		}
 	})
 }

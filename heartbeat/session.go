@@ -75,7 +75,7 @@ type Session struct {
 type farewell struct{ action, stmt string }
 
 // Join makes this process a member. Its ctx bounds the call and nothing after it; so does
-// the TTL. It fails with [coordd.ErrInvalid], [coordd.ErrSchema], and the
+// the TTL, and a timeout and a second in which it beats already. It fails with [coordd.ErrInvalid], [coordd.ErrSchema], and the
 // errors of the database; if the database's answer was lost, a member that never beats
 // may have been left behind, and others will see it dead.
 //
@@ -116,6 +116,8 @@ func Join(ctx context.Context, db *coordd.DB, cfg Config) (*Session, error) {
 	if cfg.Load != nil {
 		s.loops.Go(s.loads)
 	}
+	s.succeed(ctx) // while it beats, as this may take its time
+	journal.Ring(ctx, s.db)
 	s.log.Info("joined", "ttl", cfg.TTL)
 	return s, nil
 }
