@@ -428,8 +428,8 @@ func (d *daemon) wire(t *testing.T) *wire {
 // tie is a query that ties to this connection, and says more.
 func (w *wire) tie(more string) string { return "?tie=" + w.conn.LocalAddr().String() + more }
 
-func (w *wire) send(method, path, header string) {
-	fmt.Fprintf(w.conn, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n%s\r\n", method, path, header)
+func (w *wire) put(path, header string) {
+	fmt.Fprintf(w.conn, "PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n%s\r\n", path, header)
 }
 
 func (w *wire) read() answer {
@@ -456,7 +456,7 @@ func TestATiedLockIsFreeWhenTheConnectionEnds(t *testing.T) {
 			"in a request": func(c *net.TCPConn) { fmt.Fprint(c, "PUT /v1/lo"); c.Close() },
 		} {
 			w, h := d.wire(t), d.lock(name)
-			w.send("PUT", h.path+w.tie("&ttl=1m"), "")
+			w.put(h.path+w.tie("&ttl=1m"), "")
 			g := w.read().granted(t)
 			if !g.Tied {
 				t.Fatalf("%s: got %+v", name, g)
@@ -484,9 +484,9 @@ func TestARenewalElsewhereUnties(t *testing.T) {
 		if tied {
 			then = second.tie("&ttl=1m")
 		}
-		first.send("PUT", h.path+first.tie("&ttl=1m"), "")
+		first.put(h.path+first.tie("&ttl=1m"), "")
 		g := first.read().granted(t)
-		second.send("PUT", h.path+then, fmt.Sprintf("If-Match: \"%d\"\r\n", g.Token))
+		second.put(h.path+then, fmt.Sprintf("If-Match: \"%d\"\r\n", g.Token))
 		if again := second.read().granted(t); again.Token != g.Token || again.Tied {
 			t.Fatalf("%s: got %+v", then, again)
 		}
@@ -507,7 +507,7 @@ func TestATiedPlaceGoesWithItsConnection(t *testing.T) {
 		waiters := func() int { return len(read[httpapi.Lock](d, "/v1/locks/x").Waiters) }
 		for _, wait := range []string{"30s", "10ms"} {
 			w, h := d.wire(t), d.lock("x")
-			w.send("PUT", h.path+w.tie("&ttl=1m&wait="+wait), "")
+			w.put(h.path+w.tie("&ttl=1m&wait="+wait), "")
 			if wait == "10ms" {
 				w.read().wants(t, 409, "held")
 			}
@@ -525,7 +525,7 @@ func TestAServerThatEndsCutsNoTie(t *testing.T) {
 	db := dbtest.Migrated(t, dbtest.SQLiteFile(t))
 	d := serve(t, db)
 	w, h := d.wire(t), d.lock("x")
-	w.send("PUT", h.path+w.tie("&ttl=1m"), "")
+	w.put(h.path+w.tie("&ttl=1m"), "")
 	w.read().granted(t)
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
@@ -539,8 +539,8 @@ func TestAServerThatEndsCutsNoTie(t *testing.T) {
 func TestATieIsRefusedWhereItSaysNothing(t *testing.T) {
 	d := serve(t, dbtest.Migrated(t, dbtest.SQLiteFile(t)))
 	closing, relayed, old := d.wire(t), d.wire(t), d.wire(t)
-	closing.send("PUT", d.lock("x").path+closing.tie(""), "Connection: close\r\n")
-	relayed.send("PUT", d.lock("x").path+old.tie(""), "") // as a relay has another end than the client
+	closing.put(d.lock("x").path+closing.tie(""), "Connection: close\r\n")
+	relayed.put(d.lock("x").path+old.tie(""), "") // as a relay has another end than the client
 	for what, w := range map[string]*wire{"closing": closing, "relayed": relayed} {
 		if p := w.read().wants(t, 400, "tie_refused"); p.Hint == "" || p.Detail == "" {
 			t.Errorf("%s: got %+v", what, p)
