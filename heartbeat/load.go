@@ -15,13 +15,18 @@ type Load struct {
 }
 
 // loads asks the application for its load before each beat, in a goroutine of its own, so
-// that an application that does not answer holds up no beat.
+// that an application that does not answer holds up no beat. What cannot be told is told as
+// none, and not as what it last was.
 func (s *Session) loads() {
-	for wait(s.life, s.cfg.Beat, nil) {
-		if err := s.takeLoad(); err != nil {
-			s.log.Error("the load is not told any more", "error", err)
-			return
+	for failing := false; wait(s.life, s.cfg.Beat, nil); {
+		err := s.takeLoad()
+		if err != nil {
+			s.load.Store("")
 		}
+		if err != nil && !failing {
+			s.log.Error("the load is not told until it can be", "error", err)
+		}
+		failing = err != nil
 	}
 }
 

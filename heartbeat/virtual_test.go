@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -251,6 +252,35 @@ func TestAJoinThatIsNeverAnsweredGivesUp(t *testing.T) {
 		}
 		if n := commits.Load(); n < 2 || n > 61 {
 			t.Fatalf("commits in one TTL: got %d, want 2 to 61", n)
+		}
+	})
+}
+
+// A load that JSON cannot say is told as none, and the next one again. The log hears once of each
+// such time.
+func TestALoadThatCannotBeToldIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		var cpu atomic.Value
+		cpu.Store(0.25)
+		asking := &askingHandler{Handler: slog.DiscardHandler}
+		joined(t, db, Config{Name: "a", Load: func() Load { return Load{CPU: cpu.Load().(float64)} }, Logger: slog.New(asking)})
+		before := asking.records.Load()
+		for i := range 2 {
+			for _, c := range []float64{math.NaN(), 0.5} {
+				cpu.Store(c)
+				time.Sleep(time.Minute)
+				members, err := Members(t.Context(), db)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := members[0].Load; math.IsNaN(c) != (got == nil) || got != nil && got.CPU != c {
+					t.Fatalf("CPU %v: got %+v", c, got)
+				}
+			}
+			if told := asking.records.Load() - before; told != int32(i+1) {
+				t.Fatalf("told: got %d times, want %d", told, i+1)
+			}
 		}
 	})
 }
