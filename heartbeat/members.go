@@ -50,6 +50,7 @@ type Member struct {
 func (m Member) Overdue() bool { return !m.State.Ended() && m.Age > m.TTL }
 
 // stmtMembers reads everyone. A member is two rows, written in one transaction.
+// whereLiving narrows it down.
 const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.kind, m.started_us,
 		h.state, h.ttl_ms, {now} - h.beat_us, coalesce(h.load_json, ''),
 		case when h.state in ('alive', 'draining', 'condemned') then
@@ -58,9 +59,15 @@ const stmtMembers = `select m.id, m.name, m.address, m.version, m.labels, m.kind
 		case when h.state in ('alive', 'draining', 'condemned') then (select count(*) from coordd_slots s where s.owner = m.id) else 0 end
 	from coordd_members m join coordd_heartbeats h on h.member_id = m.id`
 
+const whereLiving = ` where h.state in ('alive', 'draining', 'condemned')`
+
 // Members lists everyone, in the order of their names and of joining; those that have
 // ended too. It needs no session.
 func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
+	return listMembers(ctx, db, stmtMembers)
+}
+
+func listMembers(ctx context.Context, db *coordd.DB, stmt string) ([]Member, error) {
 	type row struct {
 		m                    Member
 		labels, load         string
@@ -68,7 +75,7 @@ func Members(ctx context.Context, db *coordd.DB) ([]Member, error) {
 	}
 	rows, err := coordd.All(ctx, db.Queries, func(r *row) []any {
 		return []any{&r.m.ID, &r.m.Name, &r.m.Address, &r.m.Version, &r.labels, &r.m.Kind, &r.started, &r.m.State, &r.ttl, &r.silent, &r.load, &r.m.Held, &r.m.Slots}
-	}, stmtMembers)
+	}, stmt)
 	if err != nil {
 		return nil, fmt.Errorf("members: %w", err)
 	}

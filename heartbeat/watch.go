@@ -18,8 +18,9 @@ const watchPoll = time.Second
 const watchTimeout = 5 * time.Second
 
 // Watch yields the members that live (alive, draining or condemned), at once and each time
-// that set, or what stands of one of them but its age and load, has changed. It tells the
-// latest state, not each step: who is slow misses what has passed. It needs no session.
+// that set, or what stands of one of them but its age, load, Held and Slots, has changed. It
+// tells the latest state, not each step: who is slow misses what has passed. It needs no
+// session.
 //
 // It asks one small question a second, less late where the database rings ([coordd.DB]'s
 // Listener), and reads the members when something has changed. An error is told once each
@@ -70,16 +71,12 @@ func (w *watch) look(ctx context.Context) ([]Member, error) {
 	if err != nil || revision == w.revision {
 		return nil, err
 	}
-	members, err := Members(ctx, w.db)
+	members, err := listMembers(ctx, w.db, stmtMembers+whereLiving)
 	if err != nil {
 		return nil, err
 	}
 	w.revision = revision
-	living := slices.DeleteFunc(members, func(m Member) bool { return m.State.Ended() })
-	if living == nil {
-		living = []Member{}
-	}
-	return living, nil
+	return members, nil
 }
 
 // news says whether there is something to show that was not shown last.
