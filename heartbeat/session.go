@@ -75,9 +75,10 @@ type Session struct {
 type farewell struct{ action, stmt string }
 
 // Join makes this process a member. Its ctx bounds the call and nothing after it; so does
-// the TTL, and a timeout and a second in which it beats already. It fails with [coordd.ErrInvalid], [coordd.ErrSchema], and the
-// errors of the database; if the database's answer was lost, a member that never beats
-// may have been left behind, and others will see it dead.
+// the TTL, and a timeout and a second in which it beats already. It fails with
+// [coordd.ErrInvalid], [coordd.ErrSchema], and the errors of the database; if the database's
+// answer was lost, a member that never beats may have been left behind, and others will see
+// it dead.
 //
 // End every session with [Session.Leave], also one that was lost.
 func Join(ctx context.Context, db *coordd.DB, cfg Config) (*Session, error) {
@@ -147,7 +148,8 @@ func (s *Session) Valid() bool {
 // Leave ends the session and says so in the database, so that others need not wait to
 // see it dead. First it ends the contexts of all that is held and waits until it was
 // released, for a TTL at the most; the session beats meanwhile. It ignores the cancellation
-// of ctx, and takes three timeouts and a second beside that wait.
+// of ctx, and takes three timeouts and a second beside that wait. A session that is being lost
+// at that moment may take two TTLs more, to learn why and to record it for all others.
 //
 // An error means that others may take this member for alive until they have seen it not
 // beating, because they could not be told, or because something was not released and must
