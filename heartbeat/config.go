@@ -98,10 +98,10 @@ func (c Config) check() error {
 	if err := name.Check("member name", c.Name); err != nil {
 		return err
 	}
-	if err := checkOptional("member address", c.Address); err != nil {
+	if err := name.CheckOptional("member address", c.Address); err != nil {
 		return err
 	}
-	if err := checkOptional("member version", c.Version); err != nil {
+	if err := name.CheckOptional("member version", c.Version); err != nil {
 		return err
 	}
 	if err := checkLabels(c.Labels); err != nil {
@@ -111,13 +111,6 @@ func (c Config) check() error {
 		return fmt.Errorf("kind %q: it is %s or %s", c.Kind, Server, Client)
 	}
 	return c.checkTimes()
-}
-
-func checkOptional(what, s string) error {
-	if s == "" {
-		return nil
-	}
-	return name.Check(what, s)
 }
 
 // checkTimes holds that a session survives one lost beat: sent, timed out, sent again
@@ -151,7 +144,7 @@ func checkLabels(labels map[string]string) error {
 		if err := name.Check("label", k); err != nil {
 			return err
 		}
-		if err := checkOptional("value of label "+k, v); err != nil {
+		if err := name.CheckOptional("value of label "+k, v); err != nil {
 			return err
 		}
 	}
