@@ -68,10 +68,7 @@ func (db *DB) once(ctx context.Context, kept *sql.Conn, fn func(*sql.Tx) error) 
 	}
 	err = tx.Commit()
 	if err == nil || db.server.family.Class(err) == dialect.Transient {
-		ended = true // rolled back by the server, or, as on SQLite while others read, to be
-		if err != nil {
-			_, _ = conn.ExecContext(ctx, "rollback")
-		}
+		ended = true // rolled back by the server, or, on SQLite while others read, by its driver
 		return db.server.explain(err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, db.server.explain(err))
