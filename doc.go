@@ -1,6 +1,6 @@
 // Package coordd keeps a set of servers in agreement through the SQL database that
 // they already have: who is alive (package heartbeat), who leads (election), who
-// holds a lock (lock), and in time which server looks after which job. There is no
+// holds a lock (lock), and which server looks after which job (assign). There is no
 // consensus service beside the database.
 //
 // # The one idea
