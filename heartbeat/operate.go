@@ -50,7 +50,7 @@ type By struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Drain asks a member to hand over what it holds and take nothing new; it goes on beating.
+// Drain asks a member to hand over what it holds and lead nothing and take no jobs; it goes on beating.
 // It fails with [coordd.ErrNone] if no member of that id is alive and not draining.
 func Drain(ctx context.Context, db *coordd.DB, id string, by ...By) error {
 	return operation{"drain", "draining", stmtDrain}.do(ctx, db, id, by)

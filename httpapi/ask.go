@@ -50,7 +50,7 @@ func (in *AskInput) Resolve(huma.Context) []error {
 // AskBody says why, and how long to wait.
 type AskBody struct {
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"why, for the record, and for who is asked"`
-	Within string `json:"within,omitempty" example:"15s" doc:"who has not obeyed by then is condemned, with all that its session holds: between 0s and 1m; left out, 15s"`
+	Within string `json:"within,omitempty" example:"15s" doc:"who has not obeyed by then is condemned, with all that its session holds: 1m at the most; 0s or left out, 15s"`
 
 	within time.Duration
 }
@@ -65,7 +65,9 @@ func (b *AskBody) Resolve(huma.Context) []error {
 	if err != nil || d < 0 || d > MaxWithin {
 		return []error{&huma.ErrorDetail{Location: "body.within", Message: "it must be a time between 0s and 1m"}}
 	}
-	b.within = d
+	if d > 0 {
+		b.within = d
+	}
 	return nil
 }
 
