@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/heartbeat"
+	"github.com/coordd/coordd/internal/journal"
 	"github.com/coordd/coordd/internal/name"
 )
 
@@ -152,7 +154,8 @@ const (
 
 // Define makes a group, or, if it is there, gives it this strategy and these options. Its number
 // of slots cannot be changed: another one than it has fails with [coordd.ErrInvalid]; 0 does not.
-func Define(ctx context.Context, db *coordd.DB, g Group) error {
+// By is who asked for it, for the record.
+func Define(ctx context.Context, db *coordd.DB, g Group, by ...heartbeat.By) error {
 	slots := g.Slots
 	g = g.withDefaults()
 	if err := checkGroup(g.Name); err != nil {
@@ -175,21 +178,46 @@ func Define(ctx context.Context, db *coordd.DB, g Group) error {
 			if _, err := tx.Exec(ctx, stmtDropJobs, g.Name); err != nil {
 				return err
 			}
-			return g.makeSlots(ctx, tx)
+			err = g.makeSlots(ctx, tx)
+		} else {
+			err = g.change(ctx, tx, slots, string(options))
 		}
-		if _, err := tx.Exec(ctx, stmtOptions, g.Strategy, string(options), g.Name); err != nil {
+		if err != nil {
 			return err
 		}
-		there, err := readGroup(ctx, tx, g.Name)
-		if err == nil && slots != 0 && there.Slots != slots {
-			err = fmt.Errorf("%w: it has %d slots and cannot get %d, as its jobs are in them; make another group, or leave the number as it is", coordd.ErrInvalid, there.Slots, slots)
-		}
-		return err
+		return journal.Append(ctx, tx, audit("define", g.Name, "", by)...)
 	})
 	if err != nil {
 		return fmt.Errorf("group %q: %w", g.Name, err)
 	}
+	if len(by) > 0 {
+		journal.Ring(ctx, db)
+	}
 	return nil
+}
+
+// change gives a group that is there its strategy and options; slots is the number that was asked for.
+func (g Group) change(ctx context.Context, tx coordd.Queries, slots int, options string) error {
+	if _, err := tx.Exec(ctx, stmtOptions, g.Strategy, options, g.Name); err != nil {
+		return err
+	}
+	there, err := readGroup(ctx, tx, g.Name)
+	if err == nil && slots != 0 && there.Slots != slots {
+		err = fmt.Errorf("%w: it has %d slots and cannot get %d, as its jobs are in them; make another group, or leave the number as it is", coordd.ErrInvalid, there.Slots, slots)
+	}
+	return err
+}
+
+// audit are the events that say who asked for a change of a group, or of a job of it.
+func audit(action, group, job string, by []heartbeat.By) (events []journal.Event) {
+	for _, b := range by {
+		data, _ := json.Marshal(struct {
+			heartbeat.By
+			Job string `json:"job,omitempty"`
+		}{b, job}) // strings have no way to fail
+		events = append(events, journal.Event{Topic: heartbeat.AuditTopic, Subject: group, Action: action, Data: string(data)})
+	}
+	return events
 }
 
 // makeSlots makes the slots. Their epochs begin where the revision is, which never falls, so a group

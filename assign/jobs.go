@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/internal/journal"
 	"github.com/coordd/coordd/internal/name"
 )
@@ -81,6 +82,11 @@ const Topic = "jobs"
 // stay as they are, so whoever was interrupted adds all of them again. It fails with
 // [coordd.ErrInvalid], before anything is written, and with [ErrNoGroup].
 func Add(ctx context.Context, db *coordd.DB, group string, jobs ...Spec) (added int, err error) {
+	return AddBy(ctx, db, nil, group, jobs...)
+}
+
+// AddBy is Add, with who asked for it, for the record.
+func AddBy(ctx context.Context, db *coordd.DB, by []heartbeat.By, group string, jobs ...Spec) (added int, err error) {
 	for _, j := range jobs {
 		if err := j.check(); err != nil {
 			return 0, err
@@ -94,7 +100,11 @@ func Add(ctx context.Context, db *coordd.DB, group string, jobs ...Spec) (added 
 			if n, slots, err = insert(ctx, tx, group, part); err != nil || n == 0 {
 				return err
 			}
-			return journal.Append(ctx, tx, changed(group, slots))
+			first := part[0].Key
+			if len(part) > 1 {
+				first = fmt.Sprintf("%s and %d others", first, len(part)-1)
+			}
+			return journal.Append(ctx, tx, append(audit("add", group, first, by), changed(group, slots))...)
 		})
 		if err != nil {
 			return added, fmt.Errorf("add jobs to group %q: %w", group, err)
@@ -170,9 +180,9 @@ func changed(group string, slots []int) journal.Event {
 }
 
 // Remove removes a job. Its owner ends it when it hears of that, in a moment. It fails with
-// [ErrNoJob] if there is none.
-func Remove(ctx context.Context, db *coordd.DB, group, key string) error {
-	return alter(ctx, db, group, key, "remove", stmtRemove, group, key)
+// [ErrNoJob] if there is none. By is who asked for it, for the record.
+func Remove(ctx context.Context, db *coordd.DB, group, key string, by ...heartbeat.By) error {
+	return alter(ctx, db, by, group, key, "remove", stmtRemove, group, key)
 }
 
 // RemoveTx is Remove in a transaction of yours.
@@ -196,19 +206,19 @@ func RemoveTx(ctx context.Context, db *coordd.DB, on coordd.Querier, group, key 
 }
 
 // Pause has nobody run a job any more until Resume. One that is paused stays so.
-func Pause(ctx context.Context, db *coordd.DB, group, key string) error {
-	return alter(ctx, db, group, key, "pause", stmtPause, 1, group, key, 1)
+func Pause(ctx context.Context, db *coordd.DB, group, key string, by ...heartbeat.By) error {
+	return alter(ctx, db, by, group, key, "pause", stmtPause, 1, group, key, 1)
 }
 
 // Resume has a paused job run again. One that runs stays as it is.
-func Resume(ctx context.Context, db *coordd.DB, group, key string) error {
-	return alter(ctx, db, group, key, "resume", stmtPause, 0, group, key, 0)
+func Resume(ctx context.Context, db *coordd.DB, group, key string, by ...heartbeat.By) error {
+	return alter(ctx, db, by, group, key, "resume", stmtPause, 0, group, key, 0)
 }
 
 // Update gives a job another payload, labels and weight, and pauses or resumes it. Its function is
 // ended and starts anew where the payload or the labels have changed. It fails with
 // [ErrNoJob] if there is none.
-func Update(ctx context.Context, db *coordd.DB, group string, job Spec) error {
+func Update(ctx context.Context, db *coordd.DB, group string, job Spec, by ...heartbeat.By) error {
 	if err := job.check(); err != nil {
 		return err
 	}
@@ -216,11 +226,11 @@ func Update(ctx context.Context, db *coordd.DB, group string, job Spec) error {
 	if err != nil {
 		return err
 	}
-	return alter(ctx, db, group, job.Key, "update", stmtUpdate, append(columns[3:], group, job.Key)...)
+	return alter(ctx, db, by, group, job.Key, "update", stmtUpdate, append(columns[3:], group, job.Key)...)
 }
 
 // alter changes one job, and records that.
-func alter(ctx context.Context, db *coordd.DB, group, key, what, stmt string, args ...any) error {
+func alter(ctx context.Context, db *coordd.DB, by []heartbeat.By, group, key, what, stmt string, args ...any) error {
 	err := db.Tx(ctx, func(tx coordd.Queries) error {
 		slots, err := slotCount(ctx, tx, group)
 		if err != nil {
@@ -231,7 +241,7 @@ func alter(ctx context.Context, db *coordd.DB, group, key, what, stmt string, ar
 			return err
 		}
 		if altered > 0 {
-			return journal.Append(ctx, tx, changed(group, []int{SlotOf(key, slots)}))
+			return journal.Append(ctx, tx, append(audit(what, group, key, by), changed(group, []int{SlotOf(key, slots)}))...)
 		}
 		var there int
 		if err := tx.Get(ctx, []any{&there}, stmtHas, group, key); err != nil || there > 0 && what != "remove" {

@@ -37,8 +37,9 @@ const (
 	stmtPurgeMember = `delete from coordd_members where id = ?` // 0 rows: another has done it
 )
 
-// AuditTopic is the topic of events that say who asked for a change. Their subject is what the
-// change is about, as the member's name; their actions are drain, undrain and forget.
+// AuditTopic is the topic of events that say who asked for a change. Their subject is the name of what the
+// change is about: a member, an election, a lock, a group of jobs. Their actions are drain, undrain and forget;
+// resign, transfer and release; define, add, update, pause, resume and remove.
 const AuditTopic = "audit"
 
 // By says on whose behalf something is changed. It stands in an event of topic [AuditTopic],

@@ -1,10 +1,12 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +149,20 @@ func TestRefusalsAndJobsAreLogged(t *testing.T) {
 	told("pause", request{method: "POST", path: jobs + "/a/pause", header: operator}, 200, `"job paused"`)
 	told("resume", request{method: "POST", path: jobs + "/a/resume", header: operator}, 200, `"job resumed"`)
 	told("remove", request{method: "DELETE", path: jobs + "/a", header: operator}, 204, `"job removed"`)
+	var page struct{ Events []httpapi.Event }
+	if err := json.Unmarshal([]byte(d.do(request{path: "/v1/events?topic=audit", header: operator}).body), &page); err != nil {
+		t.Fatal(err)
+	}
+	var actions []string
+	for _, e := range page.Events {
+		actions = append(actions, e.Action)
+		if data := string(e.Data); e.Subject != "g" || !strings.Contains(data, `"actor":"some operator"`) || e.Action != "define" && !strings.Contains(data, `"job":"a"`) {
+			t.Errorf("%s: the event got subject %q, %s; want g, its actor and its job", e.Action, e.Subject, data)
+		}
+	}
+	if want := []string{"define", "add", "update", "pause", "resume", "remove"}; !slices.Equal(actions, want) {
+		t.Errorf("got events %v, want %v", actions, want)
+	}
 }
 
 func TestTokensAreReloaded(t *testing.T) {

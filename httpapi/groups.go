@@ -157,7 +157,7 @@ func (a *api) define(ctx context.Context, in *defineInput) (*groupOutput, error)
 	if b := in.Body; b != nil {
 		g = Group{in.Group, b.Slots, b.Strategy, b.Selector, b.MoveCap, b.GatherMS, b.RestartGraceMS, b.ObeyMS}
 	}
-	if err := assign.Define(ctx, a.DB, g.Group()); err != nil {
+	if err := assign.Define(ctx, a.DB, g.Group(), asked(ctx, "")); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	a.Logger.Info("group defined", "group", in.Group, "actor", asked(ctx, "").Actor)

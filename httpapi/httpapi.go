@@ -6,10 +6,9 @@
 // Without a token file it listens on loopback only, where everybody may do everything; see
 // [Config.CheckListen]. With one, each request but those of load balancers and orchestrators
 // (/livez, /readyz, /role) needs a token or a client certificate. What is asked of members, leaders
-// and holders is an event in the commit of the change that says who asked for it; who changes groups
-// and jobs, and who is refused, is logged. It answers only requests whose
-// Host is known, so that no page in a browser can reach it by a name of its own, and takes no
-// write that a page of another origin sends.
+// and holders, and of groups and jobs, is an event in the commit of the change that says who asked
+// for it; who is refused is logged. It answers only requests whose Host is known, so that no page in
+// a browser can reach it by a name of its own, and takes no write that a page of another origin sends.
 //
 // What orchestrators and load balancers ask is answered from memory: it costs the database
 // nothing, and is answered when that is gone. All else costs a statement or two; a stream of

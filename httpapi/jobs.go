@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/coordd/coordd/assign"
+	"github.com/coordd/coordd/heartbeat"
 )
 
 // Job is a job as the API and the command line show it.
@@ -147,7 +148,7 @@ func (a *api) addJobs(ctx context.Context, in *addInput) (*addOutput, error) {
 	for _, j := range in.Body.Jobs {
 		specs = append(specs, j.Spec())
 	}
-	added, err := assign.Add(ctx, a.DB, in.Group, specs...)
+	added, err := assign.AddBy(ctx, a.DB, []heartbeat.By{asked(ctx, "")}, in.Group, specs...)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
@@ -163,7 +164,7 @@ type JobPath struct {
 	Key string `path:"key"`
 }
 
-// changed tells the log who has changed a job, which no event does.
+// changed tells the log who has changed a job, as an event does.
 func (a *api) changed(ctx context.Context, in JobPath, how string) {
 	a.Logger.Info("job "+how, "group", in.Group, "key", in.Key, "actor", asked(ctx, "").Actor)
 }
@@ -183,7 +184,7 @@ func (a *api) job(ctx context.Context, in *JobPath) (*jobOutput, error) {
 func (a *api) removeJob(ctx context.Context, in *JobPath) (*struct{}, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if err := assign.Remove(ctx, a.DB, in.Group, in.Key); err != nil {
+	if err := assign.Remove(ctx, a.DB, in.Group, in.Key, asked(ctx, "")); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	a.changed(ctx, *in, "removed")
@@ -206,7 +207,7 @@ func (a *api) updateJob(ctx context.Context, in *updateInput) (*jobOutput, error
 	defer cancel()
 	b := in.Body
 	spec := assign.Spec{Key: in.Key, Payload: b.Payload, Labels: b.Labels, Weight: b.Weight, Paused: b.Paused}
-	if err := assign.Update(ctx, a.DB, in.Group, spec); err != nil {
+	if err := assign.Update(ctx, a.DB, in.Group, spec, asked(ctx, "")); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	a.changed(ctx, in.JobPath, "updated")
@@ -216,7 +217,7 @@ func (a *api) updateJob(ctx context.Context, in *updateInput) (*jobOutput, error
 func (a *api) pauseJob(ctx context.Context, in *JobPath) (*jobOutput, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if err := assign.Pause(ctx, a.DB, in.Group, in.Key); err != nil {
+	if err := assign.Pause(ctx, a.DB, in.Group, in.Key, asked(ctx, "")); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	a.changed(ctx, *in, "paused")
@@ -226,7 +227,7 @@ func (a *api) pauseJob(ctx context.Context, in *JobPath) (*jobOutput, error) {
 func (a *api) resumeJob(ctx context.Context, in *JobPath) (*jobOutput, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if err := assign.Resume(ctx, a.DB, in.Group, in.Key); err != nil {
+	if err := assign.Resume(ctx, a.DB, in.Group, in.Key, asked(ctx, "")); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	a.changed(ctx, *in, "resumed")

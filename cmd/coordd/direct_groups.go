@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/coordd/coordd/assign"
+	"github.com/coordd/coordd/heartbeat"
 	"github.com/coordd/coordd/httpapi"
 )
 
@@ -24,7 +25,7 @@ func (d direct) Group(ctx context.Context, name string) (httpapi.Group, error) {
 func (d direct) Define(ctx context.Context, g httpapi.Group) (httpapi.Group, error) {
 	ctx, cancel := context.WithTimeout(ctx, manyWithin)
 	defer cancel()
-	if err := assign.Define(ctx, d.db, g.Group()); err != nil {
+	if err := assign.Define(ctx, d.db, g.Group(), onBehalf("")); err != nil {
 		return httpapi.Group{}, err
 	}
 	return d.Group(ctx, g.Name)
@@ -65,23 +66,23 @@ func (d direct) AddJobs(ctx context.Context, group string, jobs []httpapi.JobSpe
 	for _, j := range jobs {
 		specs = append(specs, j.Spec())
 	}
-	return assign.Add(ctx, d.db, group, specs...)
+	return assign.AddBy(ctx, d.db, []heartbeat.By{onBehalf("")}, group, specs...)
 }
 
 func (d direct) RemoveJob(ctx context.Context, group, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	return assign.Remove(ctx, d.db, group, key)
+	return assign.Remove(ctx, d.db, group, key, onBehalf(""))
 }
 
 func (d direct) PauseJob(ctx context.Context, group, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	return assign.Pause(ctx, d.db, group, key)
+	return assign.Pause(ctx, d.db, group, key, onBehalf(""))
 }
 
 func (d direct) ResumeJob(ctx context.Context, group, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	return assign.Resume(ctx, d.db, group, key)
+	return assign.Resume(ctx, d.db, group, key, onBehalf(""))
 }
