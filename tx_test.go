@@ -36,16 +36,19 @@ func TestACommitThatSQLiteRefusesIsRolledBack(t *testing.T) {
 	if err := insert(1); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := reads.QueryContext(t.Context(), `select n from t`)
-	if err != nil || !rows.Next() {
-		t.Fatalf("got %v, want a reader in the middle of its rows", err)
-	}
-	if err := insert(2); !errors.Is(err, coordd.ErrContended) {
-		t.Fatalf("got %v, want %v", err, coordd.ErrContended)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		t.Fatal(err)
-	}
+	func() {
+		rows, err := reads.QueryContext(t.Context(), `select n from t`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		if !rows.Next() {
+			t.Fatalf("got %v, want a reader in the middle of its rows", rows.Err())
+		}
+		if err := insert(2); !errors.Is(err, coordd.ErrContended) {
+			t.Fatalf("got %v, want %v", err, coordd.ErrContended)
+		}
+	}()
 	if err := insert(3); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ type mutant struct {
 // mutants are mistakes that somebody could make. A change that moves one of these places must
 // move its mutant with it.
 var mutants = []mutant{
-	{"the right is counted from the reply", "beat.go", 575,
+	{"the right is counted from the reply", "beat.go", 373,
 		`s.sent, s.acked, s.validUntil, s.failing = sent, now, sent+right(s.cfg.TTL), false`,
 		`s.sent, s.acked, s.validUntil, s.failing = sent, now, now+right(s.cfg.TTL), false`},
 	{"one look is enough to declare death", "observer.go", 2,

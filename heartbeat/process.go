@@ -71,8 +71,9 @@ func noProcess(pid int) bool {
 	if err != nil {
 		return false
 	}
-	defer p.Release()
-	return errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
+	err = p.Signal(syscall.Signal(0))
+	_ = p.Release() // of a process that is there
+	return errors.Is(err, os.ErrProcessDone)
 }
 
 // startOf is when a process was started, in clock ticks since the boot: field 22 of its

@@ -269,19 +269,18 @@ func (p *Process) follow() {
 
 // sweep kills what a supervisor has left behind that was killed, until nothing is left.
 func (p *Process) sweep() Result {
-	for clean, pause := 0, pace; ; pause = min(2*pause, tick) {
+	for clean, pause := 0, time.Millisecond; clean < 2; { // one reading of /proc may miss what changes its parent meanwhile
 		alive := killLeft(p.Pid())
-		if clean++; len(alive) > 0 {
-			clean = 0
+		if clean++; len(alive) == 0 {
+			continue
 		}
-		switch {
-		case clean == 2: // one reading of /proc may miss what changes its parent meanwhile
-			return p.bereft()
-		case len(alive) > 0 && p.late(clock.SinceBoot()):
+		if p.late(clock.SinceBoot()) {
 			return undead(alive)
 		}
 		time.Sleep(pause)
+		clean, pause = 0, min(2*pause, tick)
 	}
+	return p.bereft()
 }
 
 func (p *Process) begin(pid int) {
