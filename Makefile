@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help dev build test race grants lint tidy golden
 
-# Tests wait more than they compute, so more of them run at once than there are cores; but not under
+# Tests wait more than they compute, so more of them run at once than there are cores; but fewer under
 # the race detector.
 go_test = go test -count=1 -p 1 -timeout 40m -parallel
 
@@ -23,10 +23,13 @@ test: ## every test on every database; obtains the databases first
 	scripts/testdeps
 	$(go_test) 8 ./...
 
-# SQLite is C that was translated: to watch it too takes six times as long, and shows nothing of coordd.
-race: ## the same under the race detector
+# SQLite is C that was translated: to watch it too takes six times as long, and shows nothing of coordd. Nor do tests
+# of how other processes fare for minutes, or of how much one takes.
+unwatched = ProcessesThatFallOver|Python|Sidecar|HundredThousand|AMillionJobs|AnOpenTransactionDelays|EveryNode|DatabasesClock|HAProxy|ContendersTakeTurns|CommandIsDeadBefore
+
+race: ## all but those of many processes, under the race detector
 	scripts/testdeps
-	GORACE=atexit_sleep_ms=0 $(go_test) 4 -race -gcflags='modernc.org/...=-race=false' ./... # else each process that a test starts rests a second when it ends
+	GORACE=atexit_sleep_ms=0 $(go_test) 4 -race -gcflags='modernc.org/...=-race=false' -skip '$(unwatched)' ./... # else each process that a test starts rests a second when it ends
 
 grants: ## every test as a user who has the least privileges
 	scripts/testdeps
