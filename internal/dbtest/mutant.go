@@ -12,17 +12,20 @@ import (
 )
 
 // CatchMutant builds the tests of this folder with a deliberate mistake in them, one place in one
-// file changed, and requires that TestSim fails by one of so many seeds. It tries the one first by
-// which it is known to fail, as the test logs with -v; another change may move that. The file is
-// named from the folder. A mutant is tied to the text that it changes, and fails loudly when that
+// file changed, and requires that TestSim fails by one of so many seeds. It tries the one first, some
+// times, by which it is known to fail, as the test logs with -v; another change may move that. The file
+// is named from the folder. A mutant is tied to the text that it changes, and fails loudly when that
 // text has moved.
 func CatchMutant(t *testing.T, known, seeds int, file, old, new string) {
 	t.Helper()
 	binary := buildMutant(t, file, old, new)
 	var out []byte
-	for _, which := range []string{"-seed=" + strconv.Itoa(known), "-seeds=" + strconv.Itoa(seeds)} {
+	for _, which := range [][]string{
+		{"-seed=" + strconv.Itoa(known), "-test.count=20", "-test.failfast"}, // goroutines take turns as they like
+		{"-seeds=" + strconv.Itoa(seeds)},
+	} {
 		var err error
-		out, err = exec.CommandContext(t.Context(), binary, "-test.run=^TestSim$", which).CombinedOutput()
+		out, err = exec.CommandContext(t.Context(), binary, append(which, "-test.run=^TestSim$")...).CombinedOutput()
 		caught := regexp.MustCompile(`seed (\d+): (.*)`).FindSubmatch(out)
 		if err != nil && caught != nil {
 			t.Logf("caught by seed %s: %s", caught[1], caught[2])
