@@ -230,7 +230,7 @@ func (l *locked) String() string {
 func TestWhoDoesNotObeyIsCondemned(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		g := quick
-		g.Obey = time.Second
+		g.Obey, g.Gather = time.Second, dbtest.Stretch(time.Second) // so that neither has to give the other anything
 		grouped(t, db, g, 4)
 		s := joined(t, db, "stubborn")
 		hold := make(chan struct{})
