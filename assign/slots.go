@@ -63,7 +63,7 @@ const (
 
 // pairsAtOnce is how many slots one statement changes, and how many an owner stops at once: with
 // more each waits longer for its next owner, with fewer all of them together take longer.
-const pairsAtOnce = 120
+const pairsAtOnce = 80
 
 // errDoubt says that nothing can be given or taken now: there was a failover, and the session is
 // about to end, or the quarantine.
