@@ -517,8 +517,9 @@ func TestWorkUnderWayIsWrittenBeforeTheJobMoves(t *testing.T) {
 			begun <- j
 			<-ctx.Done()
 			ctx = context.WithoutCancel(ctx)
-			written <- db.InTx(ctx, func(tx *sql.Tx) error { return j.Guard(ctx, tx) })
-			return nil
+			err := db.InTx(ctx, func(tx *sql.Tx) error { return j.Guard(ctx, tx) })
+			written <- err
+			return err
 		})
 		j := <-begun
 		b := newBoard()
