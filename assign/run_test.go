@@ -584,7 +584,7 @@ func TestALockedSlotKeepsNoOther(t *testing.T) {
 		}
 		db := dbtest.Migrated(t, dsn)
 		g := quick
-		g.Slots = 16
+		g.Slots = 8
 		grouped(t, db, g, 100)
 		b := newBoard()
 		a := serves(t, db, b, "a", Config{Group: "g", NoCandidate: true})
