@@ -71,11 +71,7 @@ var mutants = []mutant{
 }
 
 // The simulation is worth what it finds: each of these bugs, within the seeds that TestSim runs.
-// It is not built with the race detector, so it would show nothing new under that.
 func TestTheSimulationCatchesMutants(t *testing.T) {
-	if dbtest.Racing() {
-		t.Skip("the mutants are built without the race detector: it finds nothing here that the run without it does not")
-	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
