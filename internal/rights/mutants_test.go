@@ -39,8 +39,7 @@ var mutants = []struct {
 		``},
 }
 
-// The simulation is worth what it finds: each of these, within the seeds that TestSim runs. It is
-// not built with the race detector, so it would show nothing new under that.
+// The simulation is worth what it finds: each of these, within the seeds that TestSim runs.
 func TestTheSimulationCatchesMutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
