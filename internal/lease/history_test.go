@@ -212,7 +212,9 @@ type client struct {
 	tap  *dbtest.Tap
 	name string
 
-	grants atomic.Int32 // that were asked for: each, or what settles it, may move the token
+	// grants that were sent, and what settles them: each may move the token. Where what begins the transaction of a
+	// grant is lost, the grant is not sent, and superseded all the same.
+	grants atomic.Int32
 
 	mu   sync.Mutex
 	dead bool // nothing that it sends arrives
@@ -223,7 +225,7 @@ func (c *client) disturb(ctx context.Context, stmt string, do func() error) erro
 	c.mu.Lock()
 	dead := c.dead
 	c.mu.Unlock()
-	if isGrant(stmt) {
+	if isGrant(stmt) || isSupersede(stmt) {
 		c.grants.Add(1)
 	}
 	if dead {

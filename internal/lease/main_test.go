@@ -59,6 +59,9 @@ func isRead(stmt string) bool { return strings.HasPrefix(stmt, "select coordd_le
 func isGrant(stmt string) bool {
 	return strings.HasPrefix(stmt, "update coordd_leases set holder = ") && strings.Contains(stmt, "token_floor")
 }
+func isSupersede(stmt string) bool {
+	return strings.HasPrefix(stmt, "update coordd_leases set token = token + 1")
+}
 func isSweep(stmt string) bool { return strings.HasPrefix(stmt, "select 'lease'") }
 
 var alone = Want{Name: "lock/x"}
