@@ -127,6 +127,9 @@ func (k *keeper) take(ctx context.Context, w Want, st standing, at place) (_ *He
 		cancel()
 		if err != nil {
 			k.Go(func(life context.Context) { k.settleBehind(life, h, st) })
+			if ctx.Err() != nil {
+				lost = ended(context.Cause(ctx), lost)
+			}
 			return nil, false, lost
 		}
 		if !granted {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -82,6 +83,7 @@ type kept struct {
 }
 
 func (k *keeper) sweep(ctx context.Context) {
+	before := k.ids() // what was read and has been given back meanwhile is nobody's business
 	rows, err := k.rows(ctx)
 	if err != nil {
 		return
@@ -91,9 +93,11 @@ func (k *keeper) sweep(ctx context.Context) {
 		held, known := k.grants[r.id]
 		_, waiting := k.places[r.id]
 		k.mu.Unlock()
+		_, was := before[r.id]
 		switch {
 		case held != nil && r.request != "":
 			held.obey(r.request)
+		case was:
 		case r.kind == "place" && !waiting:
 			_ = k.forgetPlace(ctx, r.lease, r.id)
 		case r.kind != "place" && !known:
@@ -104,6 +108,17 @@ func (k *keeper) sweep(ctx context.Context) {
 			_ = k.giveBack(ctx, w, r.id, r.number)
 		}
 	}
+}
+
+// ids are those of all grants and places that somebody knows of.
+func (k *keeper) ids() map[string]struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := maps.Clone(k.places)
+	for id := range k.grants {
+		ids[id] = struct{}{}
+	}
+	return ids
 }
 
 // rows reads all that the database has for this session.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -181,4 +182,34 @@ func statements(t *testing.T, tap *dbtest.Tap, do func()) (passed []string) {
 	do()
 	tap.Disturb(nil)
 	return passed
+}
+
+// What is given back while the session looks at all that it has is not given back once more.
+func TestWhatIsGivenBackMeanwhileIsNoStray(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, db, tap := dbtest.VirtualTime(t)
+		s := joined(t, db, "a")
+		h, other := tried(t, s, alone), tried(t, s, Want{Name: "lock/other"})
+		swept, releases := false, 0
+		var after []string
+		tap.Disturb(func(_ context.Context, stmt string, do func() error) error {
+			err := do()
+			switch {
+			case isSweep(stmt) && !swept:
+				swept = true
+				released(t, h)
+				releases = len(after)
+			case !isBeat(stmt) && !isLook(stmt) && !isSweep(stmt):
+				after = append(after, stmt)
+			}
+			return err
+		})
+		time.Sleep(heartbeat.DefaultTTL)
+		synctest.Wait()
+		tap.Disturb(nil)
+		if releases == 0 || len(after) != releases {
+			t.Errorf("got %d statements by a release, and %q in all; want some, and no more", releases, after)
+		}
+		released(t, other)
+	})
 }

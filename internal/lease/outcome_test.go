@@ -64,6 +64,11 @@ func TestAWaitThatTheDatabaseKeptSaysSo(t *testing.T) {
 			_, err := Try(ctx, s, Want{Name: "lock/free"})
 			return err
 		}},
+		"at a grant, and when it is to be settled": {func(stmt string) bool { return isGrant(stmt) || isSupersede(stmt) }, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
+			fail()
+			_, err := Try(ctx, s, Want{Name: "lock/free"})
+			return err
+		}},
 		"for a release": {func(stmt string) bool { return !isBeat(stmt) }, func(ctx context.Context, s *heartbeat.Session, fail func()) error {
 			time.AfterFunc(time.Second, fail)
 			return Release(ctx, of(s).DB, Ask{Name: alone.Name, By: "b", Within: time.Minute})

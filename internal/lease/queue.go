@@ -45,6 +45,7 @@ const (
 	firstPause = 25 * time.Millisecond
 	nearPause  = 200 * time.Millisecond // at most, of the first two where no ring of others arrives
 	farPause   = time.Second            // at most, of everybody else
+	calmPause  = 50 * time.Millisecond  // at least, where something has changed that may not concern them
 
 	// overlooked is how long a right lies free before the next in line takes it: longer than the
 	// first one's pauses, which may be frozen and not dead yet.
@@ -101,15 +102,17 @@ func passing(err error) bool {
 func (k *keeper) wait(ctx context.Context, w Want) (*Held, error) {
 	id := uuid.NewString()
 	k.stand(id)
-	rings, stop := k.DB.Listen(topic(id), "")
+	rings, stop := k.DB.Listen(topic(id))
 	defer stop()
+	changes, deaf := k.DB.Listen("")
+	defer deaf()
 	err := k.enqueue(ctx, w, id)
 	if err == nil {
 		if queued, ok := ctx.Value(onQueued{}).(func()); ok {
 			queued()
 		}
 		var h *Held
-		if h, err = k.await(ctx, w, place{id: id}, rings); h != nil {
+		if h, err = k.await(ctx, w, place{id: id}, rings, changes); h != nil {
 			k.leave(id)
 			if w.shared() {
 				k.wakeFirst(ctx, w.Name) // who may share it too
@@ -162,7 +165,7 @@ func draw(ctx context.Context, tx coordd.Queries, name string) (ticket int64, er
 
 // await looks until it is this place's turn. When ctx ends it returns what was in its way last:
 // who held it, or what the database said.
-func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struct{}) (*Held, error) {
+func (k *keeper) await(ctx context.Context, w Want, at place, rings, changes <-chan struct{}) (*Held, error) {
 	p := pace{pause: firstPause}
 	for last := error(nil); ; {
 		st, err := k.read(ctx, w, at)
@@ -189,7 +192,7 @@ func (k *keeper) await(ctx context.Context, w Want, at place, rings <-chan struc
 		if last == nil || ctx.Err() == nil { // what its end has cut short says little
 			last = err
 		}
-		if !sleep(ctx, p.pause, rings) {
+		if !p.rest(ctx, rings, changes) {
 			return nil, last
 		}
 	}
@@ -230,6 +233,27 @@ func (p *pace) look(st standing, idle, hears bool) {
 		p.pause = min(max(near/2, firstPause), farPause)
 	}
 	p.at, p.st = now, st
+}
+
+// rest waits until the next look: for a ring that is for this place, or, not too soon after the one before, for
+// one that tells of some change, as of the end of a member. It says false when ctx has ended.
+func (p *pace) rest(ctx context.Context, rings, changes <-chan struct{}) bool {
+	pause, calm := time.NewTimer(p.pause), time.NewTimer(calmPause)
+	defer pause.Stop()
+	defer calm.Stop()
+	var heard <-chan struct{}
+	for {
+		select {
+		case <-calm.C:
+			heard = changes
+			continue
+		case <-pause.C:
+		case <-rings:
+		case <-heard:
+		case <-ctx.Done():
+		}
+		return ctx.Err() == nil
+	}
 }
 
 // overlooked says whether the first in line has let the right lie.
