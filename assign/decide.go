@@ -166,6 +166,9 @@ func (m *memory) gathered(s state, o *orders, now time.Time) []Member {
 	return members
 }
 
+// room is how many slots may be on their way.
+func (g Group) room() int { return max(1, g.Slots*g.MoveCap/100) }
+
 // eligible says whether a server may own slots.
 func (g Group) eligible(sv server) bool {
 	for k, want := range g.Selector {
@@ -214,7 +217,7 @@ func (m *memory) owners(s state, at map[string]int, o *orders, now time.Time) (o
 // order says what has to change. What has no owner gets one at once; what has moves only as far as
 // the cap allows; what is on its way is left alone, unless nobody awaits it.
 func (m *memory) order(s state, members []Member, at map[string]int, plan []int, o *orders) {
-	room := max(1, len(s.slots)*s.group.MoveCap/100)
+	room := s.group.room()
 	for _, r := range s.slots {
 		if r.owned() && r.target != "" {
 			o.flying++

@@ -84,7 +84,7 @@ func plans(ctx context.Context, t *testing.T, db *coordd.DB, name string) {
 	k := &keeper{Seam: seam, session: s, group: "g"}
 	p := &planning{leader: newLeader(k, Config{Group: "g", Planner: restless{}}.withDefaults()), term: term, memory: newMemory()}
 	for sleep(ctx, rand.N(20*time.Millisecond), nil) {
-		p.last = "" // plan, whether anything has changed or not
+		p.last = basis{} // plan, whether anything has changed or not
 		if err := p.round(ctx); err != nil && ctx.Err() == nil {
 			t.Log(err) // it meets the other one's, and is tried again
 		}

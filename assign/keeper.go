@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,6 +163,12 @@ func (k *keeper) await(ctx context.Context, news, rings <-chan struct{}, pause t
 	case <-k.pokes:
 	case <-timer.C:
 	}
+	for _, also := range []<-chan struct{}{rings, k.pokes} { // one look is for all that has happened
+		select {
+		case <-also:
+		default:
+		}
+	}
 }
 
 // pause is how long nothing need be done unless somebody says so.
@@ -190,15 +197,27 @@ func (k *keeper) step(ctx context.Context) error {
 	if err := k.look(ctx); err != nil {
 		return err
 	}
-	if k.stopMoving() {
-		sleep(ctx, coalesce, nil) // for most of the work to return: what has goes by one transaction
-	}
-	k.settle()
-	if err := k.giveAway(ctx); err != nil {
-		return err
+	for looked, more := time.Now(), true; more && time.Since(looked) < nearPoll/2; {
+		var err error
+		if more, err = k.moveSome(ctx); err != nil {
+			return err
+		}
 	}
 	k.takeUpAgain()
 	return errors.Join(k.tell(ctx), k.loadJobs(ctx), k.checkReturns(ctx)) // what was carried out is about slots
+}
+
+// moveSome stops and hands over as much as goes by one transaction, and says whether more can go at once.
+func (k *keeper) moveSome(ctx context.Context) (more bool, err error) {
+	some, more := k.stopMoving()
+	if some {
+		sleep(ctx, coalesce, nil) // for most of the work to return
+	}
+	k.settle()
+	if err := k.giveAway(ctx); err != nil {
+		return false, err
+	}
+	return more && !k.anew && !k.some(func(h *holding) bool { return h.phase == stopping }), nil
 }
 
 // lapse forgets what was known, as its right to know has run out: what is this member's is read
@@ -223,29 +242,29 @@ func (k *keeper) stop(h *holding, why error) {
 
 // stopMoving stops the work on slots that another is to own, once that one knows it; it may be
 // slow to hear of it, and what nobody looks after meanwhile is looked after here. It stops no more
-// at a time than one statement hands over.
-func (k *keeper) stopMoving() (some bool) {
-	moving := 0
+// at a time than one statement hands over, in the order in which their jobs are read there, and says
+// whether any were stopped, and more are to be.
+func (k *keeper) stopMoving() (some, more bool) {
+	var moving []*holding
 	for _, h := range k.slots {
 		switch {
 		case h.phase != running:
-			continue
 		case h.ctx.Err() != nil:
 			k.stop(h, context.Cause(h.ctx)) // the session's clock was faster
 		case h.gone:
 			k.stop(h, ErrMoved)
-		case h.target == "" || h.awaited && !k.DB.Hears() && time.Since(h.asked) <= k.Beat+farPoll:
-			continue
-		case moving == pairsAtOnce:
-			k.poke()
-			continue
-		default:
-			moving++
-			k.stop(h, ErrMoved)
+		case h.target != "" && (!h.awaited || k.DB.Hears() || time.Since(h.asked) > k.Beat+farPoll):
+			moving = append(moving, h)
 		}
-		some = true
 	}
-	return some
+	if len(moving) > pairsAtOnce {
+		k.poke()
+	}
+	slices.SortFunc(moving, func(a, b *holding) int { return a.slot - b.slot })
+	for _, h := range moving[:min(pairsAtOnce, len(moving))] {
+		k.stop(h, ErrMoved)
+	}
+	return len(moving) > 0, len(moving) > pairsAtOnce
 }
 
 // settle notes what has returned, and forgets what is another's.

@@ -38,6 +38,9 @@ const (
 		left join coordd_heartbeats t on t.member_id = s.target
 		where s.grp = ? order by s.slot`
 
+	// stmtMoving is how many slots are on their way, and how many nobody owns.
+	stmtMoving = `select count(target), count(*) - count(owner) from coordd_slots where grp = ?`
+
 	// stmtLoads is what the jobs of each slot weigh. It groups by what no index has: to follow that of slots costs
 	// a random read a job.
 	stmtLoads = `select of_slot, sum(weight) from (select slot + 0 as of_slot, weight from coordd_jobs where grp = ? and paused = 0) j group by of_slot`
@@ -112,7 +115,7 @@ type planning struct {
 	term   *election.Leadership
 	memory *memory
 
-	last      string // what the latest plan was made of, but for the slots
+	last      basis // of the latest plan; zero: it is to be made anew
 	again     time.Time
 	flying    bool          // slots are on their way
 	more      bool          // a part of the plan was written, and not all of it
@@ -131,7 +134,7 @@ const (
 	recount   = time.Minute      // it counts jobs at the latest, if any have changed
 	countCost = 20               // and not before it has done other things for so many times as long
 	drainRest = time.Second
-	landing   = 50 * time.Millisecond // while slots are on their way, each of which rings: it reads all of them
+	landing   = 20 * time.Millisecond // while slots are on their way, which ring as they arrive
 )
 
 // rest waits for a reason to look.
@@ -174,13 +177,19 @@ func (t *planning) round(ctx context.Context) error {
 	}
 	if t.counted.IsZero() || t.jobs.Load() && !time.Now().Before(t.countDue()) {
 		t.count(ctx, s.group.Slots)
-		t.last = ""
+		t.last = basis{}
 	}
-	now := s.digest(version)
-	if now == t.last && (t.again.IsZero() || time.Now().Before(t.again)) {
-		return nil
+	now := basis{version, s.digest()}
+	if now.digest == t.last.digest && (t.again.IsZero() || time.Now().Before(t.again)) {
+		early := now == t.last
+		if !early && t.flying {
+			early, err = t.early(ctx, s.group)
+		}
+		if early || err != nil {
+			return err
+		}
 	}
-	t.last = ""
+	t.last = basis{}
 	s.loads = t.loads
 	if s.slots, err = t.read(ctx); err != nil {
 		return err
@@ -200,7 +209,7 @@ func (t *planning) round(ctx context.Context) error {
 	if o.any() {
 		written, err := t.carryOut(ctx, o)
 		if err == nil && written == version+1 && !o.leaving { // nobody has changed anything since it was read
-			t.last = s.digest(written)
+			t.last = basis{written, now.digest}
 			t.again = earlier(t.again, time.Now().Add(farPoll)) // to see whether it is obeyed
 		}
 		return err
@@ -211,14 +220,33 @@ func (t *planning) round(ctx context.Context) error {
 	return nil
 }
 
-// digest changes with what a plan is made of, but for the slots.
-func (s state) digest(version int64) string {
+// basis is what a plan is made of, but for the slots themselves and what their jobs weigh.
+type basis struct {
+	version int64 // of the slots
+	digest  string
+}
+
+// digest changes with the group and its servers.
+func (s state) digest() string {
 	var b strings.Builder
-	fmt.Fprint(&b, version, s.group)
+	fmt.Fprint(&b, s.group)
 	for _, sv := range s.servers {
 		fmt.Fprint(&b, sv.id, sv.state, sv.labels)
 	}
 	return b.String()
+}
+
+// early says whether most of what may be on its way still is, and nothing else waits for a plan: each
+// hand-over changes slots, and to read all of them each time would slow it down.
+func (t *planning) early(ctx context.Context, g Group) (bool, error) {
+	ctx, cancel := t.k.bounded(ctx)
+	defer cancel()
+	var moving, free int
+	err := t.k.DB.Get(ctx, []any{&moving, &free}, stmtMoving, t.k.group)
+	if err != nil {
+		return false, fmt.Errorf("count the slots of group %q that are on their way: %w", t.k.group, err)
+	}
+	return moving > g.room()/2 && free == 0, nil
 }
 
 // drain moves what callers' own transactions have added out of the outbox, which whoever can does.

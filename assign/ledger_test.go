@@ -71,7 +71,7 @@ type entry struct {
 }
 
 func newLedger(db *coordd.DB, spec memberSpec, log *slog.Logger) *ledger {
-	return &ledger{db: db, process: spec.Name, log: log, life: beginLife(spec.Life), pages: make(chan entry)}
+	return &ledger{db: db, process: spec.Name, log: log, life: beginLife(spec.Life, time.Millisecond), pages: make(chan entry)}
 }
 
 func (l *ledger) tell(string) string { return "" }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coordd/coordd"
@@ -73,7 +74,7 @@ func (k *keeper) take(e journal.Event) {
 
 // slotsAtOnce is of how many slots the jobs are read by one statement; of fewer after one that has
 // failed, as what was too much may be the cause.
-const slotsAtOnce = 200
+const slotsAtOnce = 100
 
 // loadJobs reads the jobs of slots that are new here, or whose jobs have changed; and then of those that are
 // on their way to here, so that nobody waits for that when they arrive.
@@ -95,6 +96,11 @@ func (k *keeper) loadJobs(ctx context.Context) error {
 		} else if jobs == nil {
 			coming = append(coming, slot)
 		}
+	}
+	slices.Sort(coming)
+	if len(coming) > k.atOnce { // what has arrived meanwhile goes first
+		coming = coming[:k.atOnce]
+		k.poke()
 	}
 	some = append(some, coming...)
 	began := time.Now()

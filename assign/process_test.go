@@ -54,11 +54,11 @@ func newLabour(work string, db *coordd.DB, spec memberSpec, log *slog.Logger) (l
 	case "ledger":
 		return newLedger(db, spec, log), nil
 	case "stamps":
-		return &stamps{life: beginLife(spec.Life), log: log, turns: map[slotEpoch]*turn{}}, nil
+		return &stamps{life: beginLife(spec.Life, rareSigns), log: log, turns: map[slotEpoch]*turn{}}, nil
 	case "crowd":
-		return &crowd{life: beginLife(spec.Life), log: log}, nil
+		return &crowd{life: beginLife(spec.Life, rareSigns), log: log}, nil
 	case "loop":
-		return &loop{life: beginLife(spec.Life), log: log}, nil
+		return &loop{life: beginLife(spec.Life, rareSigns), log: log}, nil
 	}
 	return nil, fmt.Errorf("nobody knows how to %q", work)
 }
@@ -274,31 +274,35 @@ func instant() int64 {
 // be valid last, and how many jobs it does.
 type life struct {
 	file  *os.File
-	valid atomic.Int64 // in this session
+	pause time.Duration // between two signs
+	valid atomic.Int64  // in this session
 	busy  atomic.Int64
 
 	mu   sync.Mutex
 	hard []int64 // when it had troubles
 }
 
-func beginLife(path string) *life {
+// rareSigns are for who needs the time for something else.
+const rareSigns = 10 * time.Millisecond
+
+func beginLife(path string, pause time.Duration) *life {
 	file, err := os.Create(path)
 	if err != nil {
 		panic(err)
 	}
-	return &life{file: file}
+	return &life{file: file, pause: pause}
 }
 
 // standstill is a time for which nothing is done that should be, longer than on any machine that is
 // not overloaded.
 const standstill = 100 * time.Millisecond
 
-// watch leaves a sign each millisecond until ctx ends. It also notes when its session's beats or looks
+// watch leaves signs until ctx ends. It also notes when its session's beats or looks
 // fail, or it stands still: nobody counts the time of others then, so that what is promised begins anew.
 func (l *life) watch(ctx context.Context, s *heartbeat.Session) {
 	l.valid.Store(0)
 	last, before := time.Now(), s.Stats()
-	for sleep(ctx, time.Millisecond, nil) {
+	for sleep(ctx, l.pause, nil) {
 		if now := instant(); s.Valid() {
 			l.valid.Store(now)
 		}
