@@ -185,6 +185,7 @@ func TestAMemberWhoseRowIsDeletedIsSeenDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		dies(t, db, other.ID(), window(DefaultTTL)+survivor.cfg.Beat)
+		time.Sleep(survivor.cfg.Beat)
 		page, err := journal.Read(t.Context(), db.Queries, 0, 100, Topic)
 		if err != nil {
 			t.Fatal(err)

@@ -204,7 +204,7 @@ func TestWhatIsGivenBackMeanwhileIsNoStray(t *testing.T) {
 			}
 			return err
 		})
-		time.Sleep(heartbeat.DefaultTTL)
+		time.Sleep(2 * sweepEvery * shortTTL)
 		synctest.Wait()
 		tap.Disturb(nil)
 		if releases == 0 || len(after) != releases {
