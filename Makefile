@@ -24,8 +24,9 @@ test: ## every test on every database; obtains the databases first
 	$(go_test) 8 ./...
 
 # SQLite is C that was translated: to watch it too takes six times as long, and shows nothing of coordd. Nor do tests
-# of mutants, which are built without it, of how other processes fare for minutes, or of how much one takes.
-unwatched = Mutants|ProcessesThatFallOver|Python|Sidecar|HundredThousand|AMillionJobs|AnOpenTransactionDelays|EveryNode|DatabasesClock|HAProxy|ContendersTakeTurns|CommandIsDeadBefore
+# of mutants, which are built without it, of how other processes fare for minutes, of how much one takes, or of long outages,
+# in which nothing happens.
+unwatched = Mutants|OutageKillsNobody|StoppedDatabaseKills|OutliveARestart|ProcessesThatFallOver|Python|Sidecar|HundredThousand|AMillionJobs|AnOpenTransactionDelays|EveryNode|DatabasesClock|HAProxy|ContendersTakeTurns|CommandIsDeadBefore
 
 race: ## all but those of many processes, under the race detector
 	scripts/testdeps

@@ -51,7 +51,7 @@ func (f *fleet) work(ctx context.Context, s *heartbeat.Session) {
 			f.mu.Unlock()
 			h.Release(ctx)
 		}
-		sleep(ctx, 20*time.Millisecond, nil)
+		sleep(ctx, 20*time.Millisecond)
 	}
 	if err := s.Err(); errors.Is(err, coordd.ErrLost) {
 		f.mu.Lock()

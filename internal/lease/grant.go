@@ -73,7 +73,7 @@ func (k *keeper) tryFrom(ctx context.Context, w Want, at place, st standing) (*H
 		}
 		at.patience = 0 // nobody has let it lie that has just moved
 		var unread error
-		if sleep(ctx, time.Millisecond, nil) {
+		if sleep(ctx, time.Millisecond) {
 			st, unread = k.read(ctx, w, at)
 		}
 		switch {

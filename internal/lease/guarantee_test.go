@@ -59,7 +59,7 @@ func TestL1TokensIncreaseAndEachIsGrantedOnce(t *testing.T) {
 						mu.Unlock()
 						h, err := Try(ctx, s, w)
 						if err != nil {
-							sleep(ctx, rand.N(20*time.Millisecond), nil)
+							sleep(ctx, rand.N(20*time.Millisecond))
 							continue
 						}
 						mu.Lock()
@@ -184,7 +184,7 @@ func (r *rivals) contend(ctx context.Context, s *heartbeat.Session, tap *dbtest.
 	for ctx.Err() == nil {
 		h, err := Acquire(ctx, s, alone)
 		if err != nil {
-			sleep(ctx, 10*time.Millisecond, nil)
+			sleep(ctx, 10*time.Millisecond)
 			continue
 		}
 		r.enter(h)
@@ -200,7 +200,7 @@ func (r *rivals) contend(ctx context.Context, s *heartbeat.Session, tap *dbtest.
 			})
 			<-thaw
 		} else {
-			sleep(ctx, rand.N(50*time.Millisecond), nil)
+			sleep(ctx, rand.N(50*time.Millisecond))
 		}
 		r.check(h)
 		tap.Disturb(nil)
@@ -370,7 +370,7 @@ func TestL3NothingStaleIsEverCommitted(t *testing.T) {
 					})
 				}
 				working.Go(func() { // whoever holds it is declared dead
-					for sleep(ctx, 30*time.Millisecond+rand.N(100*time.Millisecond), nil) {
+					for sleep(ctx, 30*time.Millisecond+rand.N(100*time.Millisecond)) {
 						info, err := Inspect(ctx, db, kind.Name)
 						if err == nil && len(info.Holders) > 0 {
 							db.Exec(ctx, `update coordd_heartbeats set state = 'dead' where member_id = ?`, info.Holders[0].MemberID)
@@ -409,7 +409,7 @@ func (l *ledger) write(ctx context.Context, s *heartbeat.Session, w Want) {
 	if err != nil {
 		return
 	}
-	for err == nil && sleep(ctx, rand.N(5*time.Millisecond), nil) {
+	for err == nil && sleep(ctx, rand.N(5*time.Millisecond)) {
 		if err = l.transact(ctx, h); err == nil {
 			l.committed.Add(1)
 		}
@@ -433,11 +433,11 @@ func (l *ledger) transact(ctx context.Context, h *Held) error {
 	if _, err := q.Exec(ctx, `insert into ledger (token, newest) values (?, -1)`, h.Token()); err != nil {
 		return err
 	}
-	sleep(ctx, rand.N(5*time.Millisecond), nil)
+	sleep(ctx, rand.N(5*time.Millisecond))
 	if err := h.check(ctx, tx); err != nil {
 		return err
 	}
-	sleep(ctx, rand.N(5*time.Millisecond), nil)
+	sleep(ctx, rand.N(5*time.Millisecond))
 	if _, err := q.Exec(ctx, `update ledger set newest = (select token from coordd_leases where name = ?) where newest = -1 and token = ?`, h.Name(), h.Token()); err != nil {
 		return err
 	}

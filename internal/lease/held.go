@@ -163,7 +163,7 @@ func (h *Held) handOver(to *Held) bool {
 // answer if not. It ends with the right.
 func (h *Held) Watch(every time.Duration, ask func() error) {
 	h.k.Go(func(context.Context) {
-		for sleep(h.ctx, every, nil) {
+		for sleep(h.ctx, every) {
 			if err := ask(); err != nil {
 				h.end(err)
 			}

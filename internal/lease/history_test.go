@@ -129,11 +129,11 @@ func (r *recorder) run(dsn string) {
 	}
 	working.Go(func() {
 		// Who has lost a beat or a look declares nobody dead for a while, so this is no storm.
-		for sleep(ctx, 200*time.Millisecond+rand.N(500*time.Millisecond), nil) {
+		for sleep(ctx, 200*time.Millisecond+rand.N(500*time.Millisecond)) {
 			r.killConnection(ctx, named)
 		}
 	})
-	sleep(ctx, *recordFor, nil)
+	sleep(ctx, *recordFor)
 	for deadline := time.Now().Add(dbtest.Patience); time.Now().Before(deadline) && !r.happened().enough(); {
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -251,7 +251,7 @@ func (c *client) work(ctx context.Context) {
 		joined := c.now()
 		s, err := heartbeat.Join(ctx, c.db, heartbeat.Config{Name: c.name, TTL: shortTTL})
 		if err != nil {
-			sleep(ctx, 20*time.Millisecond, nil)
+			sleep(ctx, 20*time.Millisecond)
 			continue
 		}
 		for range rand.IntN(30) + 5 {
@@ -293,7 +293,7 @@ func (c *client) die(ctx context.Context, s *heartbeat.Session) {
 			c.died.Add(1)
 			break
 		}
-		sleep(ctx, 5*time.Millisecond, nil)
+		sleep(ctx, 5*time.Millisecond)
 	}
 	c.cut(false)
 	if h != nil {
@@ -315,7 +315,7 @@ func (c *client) turn(ctx context.Context, s *heartbeat.Session) {
 	if h := c.take(ctx, s, lease); h != nil {
 		c.use(ctx, s, lease, h, rand.IntN(3), 5*time.Millisecond)
 	} else {
-		sleep(ctx, rand.N(20*time.Millisecond), nil)
+		sleep(ctx, rand.N(20*time.Millisecond))
 	}
 }
 
@@ -357,7 +357,7 @@ func (c *client) unanswered(lease string, o op, grants int) {
 func (c *client) use(ctx context.Context, s *heartbeat.Session, lease string, h *Held, transactions int, slow time.Duration) {
 	for range transactions {
 		c.note(lease, c.transaction(ctx, s, h, slow))
-		sleep(ctx, rand.N(10*time.Millisecond), nil)
+		sleep(ctx, rand.N(10*time.Millisecond))
 	}
 	if from := c.now(); h.Valid() {
 		c.note(lease, op{From: from, To: c.now(), Do: valid, By: s.ID(), ID: h.id})
@@ -431,7 +431,7 @@ func (c *client) guarded(ctx context.Context, h *Held, id string, slow time.Dura
 	if err := h.check(ctx, tx); err != nil {
 		return err
 	}
-	sleep(ctx, rand.N(slow), nil)
+	sleep(ctx, rand.N(slow))
 	step()
 	return tx.Commit()
 }

@@ -57,7 +57,7 @@ func (k *keeper) keep(ctx context.Context) {
 		if k.busy() || time.Since(last) >= sweepEvery*k.Beat {
 			k.sweep(ctx) // what fails is done the next time
 			last = time.Now()
-			sleep(ctx, k.Beat/10, nil) // however often it rings
+			sleep(ctx, k.Beat/10) // however often it rings
 		}
 		select {
 		case <-ctx.Done():
@@ -189,7 +189,7 @@ func insist(ctx context.Context, do func() error) error {
 		if err != nil && ctx.Err() != nil {
 			return cmp.Or(last, err) // what the end of ctx has cut short says little
 		}
-		if err == nil || errors.Is(err, coordd.ErrSchema) || errors.Is(err, coordd.ErrForbidden) || !sleep(ctx, pause, nil) {
+		if err == nil || errors.Is(err, coordd.ErrSchema) || errors.Is(err, coordd.ErrForbidden) || !sleep(ctx, pause) {
 			return err
 		}
 		pause, last = min(2*pause, time.Second), err
@@ -207,13 +207,12 @@ func ended(cause, last error) error {
 	return fmt.Errorf("%w: %w", cause, last)
 }
 
-// sleep waits for d, or for a ring, and says false when ctx has ended.
-func sleep(ctx context.Context, d time.Duration, rings <-chan struct{}) bool {
+// sleep waits for d, and says false when ctx has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-rings:
 	case <-ctx.Done():
 	}
 	return ctx.Err() == nil

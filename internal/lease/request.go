@@ -75,7 +75,7 @@ func Release(ctx context.Context, db *coordd.DB, ask Ask) error {
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
-		if !sleep(ctx, pause, nil) {
+		if !sleep(ctx, pause) {
 			return fmt.Errorf("ask for %s: %w; the request stands", called(ask.Name), ended(ctx.Err(), last))
 		}
 	}
