@@ -177,15 +177,17 @@ func (k *keeper) pause(failing bool) time.Duration {
 	for _, h := range k.slots {
 		unsettled = unsettled || h.phase != running || h.target != ""
 	}
+	pause := 2 * k.Beat // a look that has seen another revision comes first
 	switch {
-	case !unsettled && k.told < k.seen:
-		return max(0, k.Beat-time.Since(k.toldAt))
-	case !unsettled:
-		return 2 * k.Beat // a look that has seen another revision comes first
-	case k.DB.Hears() && !failing:
-		return farPoll
+	case unsettled && k.DB.Hears() && !failing:
+		pause = farPoll
+	case unsettled:
+		pause = nearPoll
 	}
-	return nearPoll
+	if k.told < k.seen && !k.anew && !failing {
+		pause = min(pause, max(0, time.Until(k.tellDue())))
+	}
+	return pause
 }
 
 // step reads what has changed, and does what is to be done about it.
@@ -197,27 +199,28 @@ func (k *keeper) step(ctx context.Context) error {
 	if err := k.look(ctx); err != nil {
 		return err
 	}
-	for looked, more := time.Now(), true; more && time.Since(looked) < nearPoll/2; {
+	for looked, more := time.Now(), true; more; {
 		var err error
 		if more, err = k.moveSome(ctx); err != nil {
 			return err
+		}
+		if more && (k.anew || time.Since(looked) > nearPoll/2) {
+			k.poke()
+			break
 		}
 	}
 	k.takeUpAgain()
 	return errors.Join(k.tell(ctx), k.loadJobs(ctx), k.checkReturns(ctx)) // what was carried out is about slots
 }
 
-// moveSome stops and hands over as much as goes by one transaction, and says whether more can go at once.
+// moveSome stops and hands over as much as goes by one transaction, and says whether there is more.
 func (k *keeper) moveSome(ctx context.Context) (more bool, err error) {
 	some, more := k.stopMoving()
 	if some {
 		sleep(ctx, coalesce, nil) // for most of the work to return
 	}
 	k.settle()
-	if err := k.giveAway(ctx); err != nil {
-		return false, err
-	}
-	return more && !k.anew && !k.some(func(h *holding) bool { return h.phase == stopping }), nil
+	return more, k.giveAway(ctx)
 }
 
 // lapse forgets what was known, as its right to know has run out: what is this member's is read
@@ -243,7 +246,7 @@ func (k *keeper) stop(h *holding, why error) {
 // stopMoving stops the work on slots that another is to own, once that one knows it; it may be
 // slow to hear of it, and what nobody looks after meanwhile is looked after here. It stops no more
 // at a time than one statement hands over, in the order in which their jobs are read there, and says
-// whether any were stopped, and more are to be.
+// whether there were some, and are more.
 func (k *keeper) stopMoving() (some, more bool) {
 	var moving []*holding
 	for _, h := range k.slots {
@@ -256,9 +259,6 @@ func (k *keeper) stopMoving() (some, more bool) {
 		case h.target != "" && (!h.awaited || k.DB.Hears() || time.Since(h.asked) > k.Beat+farPoll):
 			moving = append(moving, h)
 		}
-	}
-	if len(moving) > pairsAtOnce {
-		k.poke()
 	}
 	slices.SortFunc(moving, func(a, b *holding) int { return a.slot - b.slot })
 	for _, h := range moving[:min(pairsAtOnce, len(moving))] {

@@ -183,7 +183,9 @@ func (t *planning) round(ctx context.Context) error {
 	if now.digest == t.last.digest && (t.again.IsZero() || time.Now().Before(t.again)) {
 		early := now == t.last
 		if !early && t.flying {
-			early, err = t.early(ctx, s.group)
+			if early, err = t.early(ctx, s.group); early {
+				t.last, t.again = now, earlier(t.again, time.Now().Add(nearPoll))
+			}
 		}
 		if early || err != nil {
 			return err
@@ -236,8 +238,9 @@ func (s state) digest() string {
 	return b.String()
 }
 
-// early says whether most of what may be on its way still is, and nothing else waits for a plan: each
-// hand-over changes slots, and to read all of them each time would slow it down.
+// early says whether most of what may be on its way still is, and each slot has an owner: every hand-over
+// changes slots, and to read all of them each time would slow it down. What else there may be to
+// do is found by a plan some times a second.
 func (t *planning) early(ctx context.Context, g Group) (bool, error) {
 	ctx, cancel := t.k.bounded(ctx)
 	defer cancel()

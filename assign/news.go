@@ -73,7 +73,7 @@ func (k *keeper) take(e journal.Event) {
 }
 
 // slotsAtOnce is of how many slots the jobs are read by one statement; of fewer after one that has
-// failed, as what was too much may be the cause.
+// failed, as what was too much may be the cause. What arrives waits for one such statement at most.
 const slotsAtOnce = 100
 
 // loadJobs reads the jobs of slots that are new here, or whose jobs have changed; and then of those that are
@@ -98,19 +98,15 @@ func (k *keeper) loadJobs(ctx context.Context) error {
 		}
 	}
 	slices.Sort(coming)
-	if len(coming) > k.atOnce { // what has arrived meanwhile goes first
-		coming = coming[:k.atOnce]
-		k.poke()
-	}
+	urgent, done := len(some), 0
 	some = append(some, coming...)
-	began := time.Now()
-	for len(some) > 0 && ctx.Err() == nil && k.session.Valid() { // the session's deadline ends all of them
-		if time.Since(began) > nearPoll { // what is to move goes first
+	for began := time.Now(); done < len(some) && ctx.Err() == nil && k.session.Valid(); { // the session's deadline ends all of them
+		if done > urgent || time.Since(began) > nearPoll { // what has arrived meanwhile, or is to move, goes first
 			k.poke()
 			return nil
 		}
-		part := some[:min(k.atOnce, len(some))]
-		some = some[len(part):]
+		part := some[done:min(done+k.atOnce, len(some))]
+		done += len(part)
 		jobs, err := k.readJobs(ctx, part)
 		if err != nil {
 			k.atOnce = max(1, k.atOnce/2)

@@ -256,10 +256,9 @@ func (k *keeper) serveGroup(ctx context.Context) error {
 	return nil
 }
 
-// tell tells what was carried out here: at once who waits for slots, where their owners wait for
-// that; others once a beat.
+// tell tells what was carried out here.
 func (k *keeper) tell(ctx context.Context) error {
-	if k.told >= k.seen || (k.DB.Hears() || !time.Now().Before(k.expects)) && time.Since(k.toldAt) < k.Beat {
+	if k.told >= k.seen || time.Now().Before(k.tellDue()) {
 		return nil
 	}
 	ctx, cancel := k.bounded(ctx)
@@ -269,4 +268,16 @@ func (k *keeper) tell(ctx context.Context) error {
 	}
 	k.told, k.toldAt = k.seen, time.Now()
 	return nil
+}
+
+// tellDue is when that is told: at once while slots are on their way to here, as their owners may wait for it,
+// and soon where they hear rings, as this member does, and do not; else once a beat.
+func (k *keeper) tellDue() time.Time {
+	switch {
+	case !time.Now().Before(k.expects):
+		return k.toldAt.Add(k.Beat)
+	case k.DB.Hears():
+		return k.toldAt.Add(nearPoll)
+	}
+	return k.toldAt
 }

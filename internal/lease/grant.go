@@ -127,8 +127,8 @@ func (k *keeper) take(ctx context.Context, w Want, st standing, at place) (_ *He
 		cancel()
 		if err != nil {
 			k.Go(func(life context.Context) { k.settleBehind(life, h, st) })
-			if ctx.Err() != nil {
-				lost = ended(context.Cause(ctx), lost)
+			if cause := context.Cause(ctx); cause != nil && !errors.Is(lost, cause) {
+				lost = fmt.Errorf("%w: %w", cause, lost)
 			}
 			return nil, false, lost
 		}

@@ -83,7 +83,7 @@ type kept struct {
 }
 
 func (k *keeper) sweep(ctx context.Context) {
-	before := k.ids() // what was read and has been given back meanwhile is nobody's business
+	before := k.ids() // as what was read may be given back meanwhile
 	rows, err := k.rows(ctx)
 	if err != nil {
 		return
@@ -97,10 +97,10 @@ func (k *keeper) sweep(ctx context.Context) {
 		switch {
 		case held != nil && r.request != "":
 			held.obey(r.request)
-		case was:
-		case r.kind == "place" && !waiting:
+		case known || waiting || was: // what nobody knows of any more is given back the next time
+		case r.kind == "place":
 			_ = k.forgetPlace(ctx, r.lease, r.id)
-		case r.kind != "place" && !known:
+		default:
 			w := Want{Name: r.lease, Recorded: true} // for who looks for what went wrong
 			if r.kind == "shared" {
 				w.Limit = Unlimited

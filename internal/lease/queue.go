@@ -39,13 +39,13 @@ const (
 		and not exists (select 1 from coordd_heartbeats h where h.member_id = w.member_id and h.state in ` + queued + `)`
 )
 
-// How long those who wait do so between two looks, without a ring. The first two in line
+// How long those who wait do so between two looks, without a ring for them. The first two in line
 // begin with the shortest pause after anything has changed, and double it.
 const (
 	firstPause = 25 * time.Millisecond
 	nearPause  = 200 * time.Millisecond // at most, of the first two where no ring of others arrives
 	farPause   = time.Second            // at most, of everybody else
-	calmPause  = 50 * time.Millisecond  // at least, where something has changed that may not concern them
+	calmPause  = 50 * time.Millisecond  // at least, if a ring says no more than that something has changed
 
 	// overlooked is how long a right lies free before the next in line takes it: longer than the
 	// first one's pauses, which may be frozen and not dead yet.
