@@ -38,9 +38,6 @@ const (
 		left join coordd_heartbeats t on t.member_id = s.target
 		where s.grp = ? order by s.slot`
 
-	// stmtMoving is how many slots are on their way, and how many nobody owns.
-	stmtMoving = `select count(target), count(*) - count(owner) from coordd_slots where grp = ?`
-
 	// stmtLoads is what the jobs of each slot weigh. It groups by what no index has: to follow that of slots costs
 	// a random read a job.
 	stmtLoads = `select of_slot, sum(weight) from (select slot + 0 as of_slot, weight from coordd_jobs where grp = ? and paused = 0) j group by of_slot`
@@ -236,20 +233,6 @@ func (s state) digest() string {
 		fmt.Fprint(&b, sv.id, sv.state, sv.labels)
 	}
 	return b.String()
-}
-
-// early says whether most of what may be on its way still is, and each slot has an owner: every hand-over
-// changes slots, and to read all of them each time would slow it down. What else there may be to
-// do is found by a plan some times a second.
-func (t *planning) early(ctx context.Context, g Group) (bool, error) {
-	ctx, cancel := t.k.bounded(ctx)
-	defer cancel()
-	var moving, free int
-	err := t.k.DB.Get(ctx, []any{&moving, &free}, stmtMoving, t.k.group)
-	if err != nil {
-		return false, fmt.Errorf("count the slots of group %q that are on their way: %w", t.k.group, err)
-	}
-	return moving > g.room()/2 && free == 0, nil
 }
 
 // drain moves what callers' own transactions have added out of the outbox, which whoever can does.

@@ -74,6 +74,23 @@ func readSlots(ctx context.Context, q coordd.Queries, group string) ([]slotRow, 
 	return slots, nil
 }
 
+// stmtMoving is how many slots are on their way, and how many nobody owns.
+const stmtMoving = `select count(target), count(*) - count(owner) from coordd_slots where grp = ?`
+
+// early says whether most of what may be on its way still is, and each slot has an owner: every hand-over
+// changes slots, and to read all of them each time would slow it down. What else there may be to
+// do is found by a plan some times a second.
+func (t *planning) early(ctx context.Context, g Group) (bool, error) {
+	ctx, cancel := t.k.bounded(ctx)
+	defer cancel()
+	var moving, free int
+	err := t.k.DB.Get(ctx, []any{&moving, &free}, stmtMoving, t.k.group)
+	if err != nil {
+		return false, fmt.Errorf("count the slots of group %q that are on their way: %w", t.k.group, err)
+	}
+	return moving > g.room()/2 && free == 0, nil
+}
+
 // mostUncounted is how often jobs may not be counted before all slots are taken to weigh the same.
 const mostUncounted = 3
 
