@@ -40,6 +40,37 @@ func paced(t *testing.T, db *coordd.DB, as heartbeat.Config, slow time.Duration)
 	return s
 }
 
+// No more functions are started in a second than may be.
+func TestFunctionsAreStartedSoManyInASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _, _ := dbtest.VirtualTime(t)
+		grouped(t, db, quick, 30)
+		s := joined(t, db, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		began := make(chan time.Time, 100)
+		var running sync.WaitGroup
+		running.Go(func() {
+			err := Run(ctx, s, Config{Group: "g", Starts: 10}, func(ctx context.Context, _ Job) error {
+				began <- time.Now()
+				<-ctx.Done()
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		first, last := <-began, time.Time{}
+		for range 29 {
+			last = <-began
+		}
+		if took := last.Sub(first); took < 2700*time.Millisecond || took > 3200*time.Millisecond {
+			t.Errorf("30 functions, 10 a second: started within %v, want 3 s", took)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
 // A member whose functions take long to end, so that most of what may be on its way is on its way from it, keeps
 // nobody else's slots from moving.
 func TestASlowMemberKeepsNoOtherFromMoving(t *testing.T) {

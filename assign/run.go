@@ -74,7 +74,13 @@ func (c Config) withDefaults() Config {
 // none, and with [coordd.ErrHeld] where the session serves it already.
 func Run(ctx context.Context, s *heartbeat.Session, cfg Config, fn func(ctx context.Context, job Job) error) error {
 	cfg = cfg.withDefaults()
-	return serve(ctx, s, cfg, &runners{cfg: cfg, fn: fn, starts: rate.NewLimiter(rate.Limit(cfg.Starts), max(1, cfg.Starts/10))})
+	r := &runners{cfg: cfg, fn: fn, starts: make(chan struct{})}
+	pacing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var pacer sync.WaitGroup
+	pacer.Go(func() { r.pace(pacing) })
+	defer pacer.Wait()
+	defer stop()
+	return serve(ctx, s, cfg, r)
 }
 
 // serve serves a group by some crews.
@@ -140,7 +146,7 @@ func (g *gate) leave() {
 type runners struct {
 	cfg    Config
 	fn     func(ctx context.Context, job Job) error
-	starts *rate.Limiter
+	starts chan struct{} // each value is leave to start a function
 
 	mu   sync.Mutex
 	crew map[*holding]*crew
@@ -271,9 +277,23 @@ func (c *crew) run(w *work) {
 	}
 }
 
+// pace gives leave to start functions, so many in a second. That no job waits for it by itself costs less memory:
+// there may be a hundred thousand.
+func (r *runners) pace(ctx context.Context) {
+	limit := rate.NewLimiter(rate.Limit(r.cfg.Starts), max(1, r.cfg.Starts/10))
+	for limit.Wait(ctx) == nil {
+		select {
+		case r.starts <- struct{}{}:
+		case <-ctx.Done():
+		}
+	}
+}
+
 func (r *runners) do(ctx context.Context, job Job) error {
-	if err := r.starts.Wait(ctx); err != nil {
-		return err
+	select {
+	case <-r.starts:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if !job.holding.valid() { // the clock knows that before the context does
 		<-ctx.Done()
