@@ -209,10 +209,9 @@ type promises struct {
 }
 
 func promisesOf(listens bool, ttl, gather time.Duration) promises {
-	p := promises{settled: map[string]time.Duration{"crash": settling(ttl) + ttl/3}, gap: 700 * time.Millisecond} // new owners look once a beat
+	p := promises{settled: map[string]time.Duration{"crash": settling(ttl)}, gap: 700 * time.Millisecond}
 	if listens {
 		p.gap = 100 * time.Millisecond
-		p.settled["crash"] = settling(ttl)
 		p.settled["drain"], p.settled["leave"], p.settled["join"] = time.Second, time.Second, gather+time.Second
 		p.settled["undrain"] = gather + time.Second // for who is undrained has come, to a leader that is new
 	}
