@@ -97,16 +97,18 @@ func beTree(ways string) {
 	time.Sleep(time.Hour)
 }
 
-// beEars says what signal it hears, and ends. It starts another one of its group before.
+// beEars says what signal it hears, and ends. It starts another one of its group before, and ends after that, unless
+// the signal is for it alone.
 func beEars(name string, others []string) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, Forwarded()...)
+	var other *exec.Cmd
 	if len(others) > 0 {
 		r, w, err := os.Pipe()
 		if err != nil {
 			panic(err)
 		}
-		other := exec.Command(self0(), append([]string{"be-ears"}, others...)...)
+		other = exec.Command(self0(), append([]string{"be-ears"}, others...)...)
 		other.Stdout, other.ExtraFiles = os.Stdout, []*os.File{w}
 		if err := other.Start(); err != nil {
 			panic(err)
@@ -117,9 +119,16 @@ func beEars(name string, others []string) {
 		_ = os.NewFile(3, "ready").Close()
 	}
 	fmt.Println(name, "listens")
-	fmt.Println(name, "hears", <-signals)
+	heard := <-signals
+	fmt.Println(name, "hears", heard)
+	if other != nil && !forOne(heard) {
+		_ = other.Wait() // its end would have the other told SIGTERM, which may overtake what it is to hear
+	}
 	os.Exit(0)
 }
+
+// forOne says that a signal is for the command alone.
+func forOne(s os.Signal) bool { return s == syscall.SIGUSR1 || s == syscall.SIGUSR2 }
 
 func self0() string {
 	exe, err := os.Executable()

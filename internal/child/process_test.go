@@ -134,12 +134,14 @@ func TestSignalsReachTheCommandAndItsGroup(t *testing.T) {
 			p := start(t, Command{Args: []string{self0(), "be-ears", "command", "child"}})
 			p.says(t, "command listens")
 			p.Signal(s)
-			heard := p.says(t, "command hears")
+			heard := p.rest() // until both have ended
+			p.Stop()
 			p.Wait()
-			heard += p.rest()
-			alone := s == syscall.SIGUSR1 || s == syscall.SIGUSR2
-			if got := strings.Contains(heard, fmt.Sprint("child hears ", s)); got == alone {
-				t.Errorf("the other of its group: got heard %v, want %v: %s", got, !alone, heard)
+			if !strings.Contains(heard, fmt.Sprint("command hears ", s)) {
+				t.Errorf("got %q, want the command to hear %v", heard, s)
+			}
+			if got := strings.Contains(heard, fmt.Sprint("child hears ", s)); got == forOne(s) {
+				t.Errorf("the other of its group: got heard %v, want %v: %s", got, !forOne(s), heard)
 			}
 		})
 	}
