@@ -15,6 +15,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/heartbeat"
+	"github.com/coordd/coordd/internal/clock/clocktest"
 	"github.com/coordd/coordd/internal/dbtest"
 	"github.com/coordd/coordd/pglisten"
 )
@@ -117,7 +118,7 @@ func (e ending) undisturbed(t *testing.T, next *heartbeat.Session, db *coordd.DB
 	t.Helper()
 	for range 10 {
 		before := next.Stats()
-		standstill := watchMachine()
+		standstill := clocktest.Watch()
 		took := e.once(t, next, db, dsn)
 		after, still := next.Stats(), standstill()
 		if after.Failures == before.Failures && after.LookFailures == before.LookFailures && still < e.ttl/10 {
@@ -128,24 +129,6 @@ func (e ending) undisturbed(t *testing.T, next *heartbeat.Session, db *coordd.DB
 	}
 	t.Fatal("this machine or its databases are too busy to measure anything")
 	return 0
-}
-
-// watchMachine watches the machine until it is asked for how long it stood still at the most.
-func watchMachine() (standstill func() time.Duration) {
-	stop, longest := make(chan struct{}), make(chan time.Duration)
-	go func() {
-		most := time.Duration(0)
-		for last := time.Now(); ; last = time.Now() {
-			select {
-			case <-stop:
-				longest <- most
-				return
-			case <-time.After(10 * time.Millisecond):
-				most = max(most, time.Since(last))
-			}
-		}
-	}()
-	return func() time.Duration { close(stop); return <-longest }
 }
 
 // once has a leader end at any moment between two of its beats, and returns how long it took until

@@ -14,10 +14,12 @@ import (
 // guard does what the supervisor should have done, once that is overdue.
 func (p *Process) guard(ctx context.Context) {
 	ended := ctx.Done()
+	first := never // of the rounds of killing
 	for clean := 0; !closed(p.reaped); {
 		now := clock.SinceBoot()
 		due := p.due()
 		if now >= due {
+			first = min(first, now)
 			alive := p.kill()
 			if clean++; len(alive) > 0 {
 				clean = 0
@@ -25,7 +27,7 @@ func (p *Process) guard(ctx context.Context) {
 			switch {
 			case clean == 2: // one reading of /proc may miss what changes its parent meanwhile
 				_ = p.supervisor.Process.Kill() // fails where it has just ended
-			case len(alive) > 0 && p.late(now):
+			case len(alive) > 0 && p.late(first, now):
 				p.finish(undead(alive))
 			}
 			due = now + pace
@@ -69,11 +71,12 @@ const pace = 10 * time.Millisecond
 // a failure.
 const patience = time.Second
 
-// late says that the instant has passed, and some time more.
-func (p *Process) late(now time.Duration) bool {
+// late says that the instant has passed, and that it is some time since then and since the killing began, which is late
+// itself where this process was frozen.
+func (p *Process) late(began, now time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.until != 0 && now >= p.until+patience
+	return p.until != 0 && now >= later(max(began, p.until), patience)
 }
 
 // kill kills everything below the supervisor, and says what it has found alive.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd/internal/clock"
+	"github.com/coordd/coordd/internal/clock/clocktest"
 )
 
 func TestTheCommandsEndIsTold(t *testing.T) {
@@ -106,7 +107,9 @@ func TestEnvironmentDirectoryAndInput(t *testing.T) {
 
 func TestTheCommandHasAGroupOfItsOwn(t *testing.T) {
 	t.Parallel()
-	p := start(t, sh(`echo $$; sleep 3600`))
+	cmd := sh(`echo $$; sleep 3600`)
+	cmd.Grace = time.Minute
+	p := start(t, cmd)
 	defer p.Wait()
 	pid := number(t, p.says(t, "\n"))
 	group, err := syscall.Getpgid(pid)
@@ -202,35 +205,63 @@ func TestACommandThatDoesNotHeedItIsKilledAfterTheGrace(t *testing.T) {
 }
 
 func TestItIsOverBeforeItsTime(t *testing.T) {
-	cmd := sh(`trap 'echo told' TERM; echo begun; while :; do sleep 0.01; done`)
-	cmd.Grace, cmd.Notice = time.Minute, 500*time.Millisecond
-	cmd.Until = clock.SinceBoot() + 1500*time.Millisecond
-	p := start(t, cmd)
-	p.says(t, "told")
-	if now := clock.SinceBoot(); now < cmd.Until-cmd.Notice-lead {
-		t.Errorf("it was told %v before its end, want %v", cmd.Until-now, cmd.Notice+lead)
+	undisturbed(t, func() error {
+		cmd := sh(`trap 'echo told' TERM; echo begun; while :; do sleep 0.01; done`)
+		cmd.Grace, cmd.Notice = time.Minute, 500*time.Millisecond
+		cmd.Until = clock.SinceBoot() + 1500*time.Millisecond
+		p := start(t, cmd)
+		p.says(t, "told")
+		if now := clock.SinceBoot(); now < cmd.Until-cmd.Notice-lead {
+			t.Errorf("it was told %v before its end, want %v", cmd.Until-now, cmd.Notice+lead)
+		}
+		if got, want := p.Wait(), (Result{Signal: syscall.SIGKILL, Stopped: true}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if now := clock.SinceBoot(); now >= cmd.Until {
+			return fmt.Errorf("its end was known %v after its time", now-cmd.Until)
+		}
+		return nil
+	})
+}
+
+// undisturbed does what is to be done in time, once more for as often as it fails while the machine stands still.
+func undisturbed(t *testing.T, do func() error) {
+	t.Helper()
+	for range 10 {
+		standstill := clocktest.Watch()
+		err := do()
+		still := standstill()
+		if err == nil {
+			return
+		}
+		if still < lead/4 {
+			t.Error(err)
+			return
+		}
+		t.Logf("%v, which does not count: the machine stood still for %v", err, still)
 	}
-	if got, want := p.Wait(), (Result{Signal: syscall.SIGKILL, Stopped: true}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if now := clock.SinceBoot(); now >= cmd.Until {
-		t.Errorf("its end was known %v after its time", now-cmd.Until)
-	}
+	t.Error("this machine is too busy for anything to be in time")
 }
 
 func TestItRunsForAsLongAsItIsExtended(t *testing.T) {
 	cmd := sh(`trap 'echo told; exit 0' TERM; while :; do sleep 0.01; done`)
-	cmd.Notice, cmd.Grace = 300*time.Millisecond, time.Minute
+	cmd.Notice, cmd.Grace = 4*time.Second, time.Minute
 	begun := clock.SinceBoot()
-	cmd.Until = begun + time.Second
+	cmd.Until = begun + 5*time.Second
 	p := start(t, cmd)
-	for clock.SinceBoot() < begun+2500*time.Millisecond {
-		p.Extend(clock.SinceBoot() + time.Second)
+	told := make(chan time.Duration)
+	go func() {
+		p.read("told")
+		told <- clock.SinceBoot()
+	}()
+	var last time.Duration
+	for last < begun+2500*time.Millisecond {
+		last = clock.SinceBoot()
+		p.Extend(last + 5*time.Second)
 		time.Sleep(20 * time.Millisecond)
 	}
-	p.says(t, "told")
-	if ran := clock.SinceBoot() - begun; ran < 2500*time.Millisecond {
-		t.Errorf("it was told to end after %v, want more than 2.5s", ran)
+	if at := <-told; at < last {
+		t.Errorf("it was told to end %v before it was extended last", last-at)
 	}
 	if got, want := p.Wait(), (Result{Stopped: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -289,7 +320,7 @@ func TestAConnectionIsKeptForAsLongAsTheCommandRuns(t *testing.T) {
 	}
 	defer peer.Close()
 	cmd := sh(fmt.Sprintf(`(: >&%d) 2>/dev/null && echo inherited; echo begun; sleep 3600`, keptFile))
-	cmd.Keep = conn.(*net.TCPConn)
+	cmd.Keep, cmd.Grace = conn.(*net.TCPConn), time.Minute
 	p := start(t, cmd)
 	if said := p.says(t, "begun"); strings.Contains(said, "inherited") {
 		t.Error("the command has the connection")
