@@ -17,10 +17,11 @@ import (
 var openFor = time.Duration(dbtest.Runs(60)) * time.Second
 
 var (
-	// ordinary is more than anything takes that waits for nobody, also on a machine that is busy.
-	ordinary = dbtest.Stretch(2 * time.Second)
+	// ordinary is more than anything takes that waits for nobody, also on a machine that is busy, and much less
+	// than the transaction is open for.
+	ordinary = dbtest.Stretch(10 * time.Second)
 
-	ttl = dbtest.Stretch(2 * time.Second)
+	ttl = dbtest.Stretch(4 * time.Second)
 )
 
 // A user who leaves a transaction open that has posted an event holds up nobody: members join, leave and

@@ -15,7 +15,7 @@ import (
 func TestAProgramThatDoesNotEndItsWorkLosesItsStream(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		d := serve(t, db)
-		if err := assign.Define(t.Context(), db, assign.Group{Name: "g", Slots: 8, Options: assign.Options{Gather: time.Millisecond, Obey: 4 * time.Second}}); err != nil {
+		if err := assign.Define(t.Context(), db, assign.Group{Name: "g", Slots: 8, Options: assign.Options{Gather: time.Millisecond, Obey: dbtest.Stretch(12 * time.Second)}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := assign.Add(t.Context(), db, "g", assign.Spec{Key: "orders"}); err != nil {

@@ -114,24 +114,22 @@ func TestDaemonsElectALeader(t *testing.T) {
 		next := func() *server {
 			t.Helper()
 			l := leader(t, "web", servers)
-			_, body := l.get(t, "/v1/elections/web")
+			var body string
 			var e httpapi.Election
-			if err := json.Unmarshal([]byte(body), &e); err != nil {
-				t.Fatalf("%v in %s", err, body)
-			}
+			dbtest.Eventually(t, "an answer", func() bool {
+				_, body = l.get(t, "/v1/elections/web")
+				e = httpapi.Election{}
+				return json.Unmarshal([]byte(body), &e) == nil
+			})
 			if e.Leader != l.name || e.Address != l.name+".example.org" || e.Value != e.Address || e.Client != "" || e.Term <= last {
 				t.Fatalf("got %s after term %d, want %s with its address", body, last, l.name)
 			}
-			if !strings.Contains(l.output.String(), "msg=elected election=web") {
-				t.Fatal("its log says nothing of it")
-			}
+			dbtest.Eventually(t, "its log says so", func() bool { return strings.Contains(l.output.String(), "msg=elected election=web") })
 			last = e.Term
 			return l
 		}
 		first := next()
-		if status := first.status(t, "/role/leader/other"); status != http.StatusServiceUnavailable {
-			t.Fatalf("of another election: got %d", status)
-		}
+		dbtest.Eventually(t, "it does not lead another", func() bool { return first.status(t, "/role/leader/other") == http.StatusServiceUnavailable })
 
 		first.signal(t, syscall.SIGKILL)
 		servers = without(first, servers)

@@ -165,7 +165,7 @@ func visitors(t *testing.T, address string) (answered *atomic.Int64) {
 // was answered last by 200.
 func lastYes(s *server, yes chan<- struct{}, enough <-chan struct{}) (at time.Time) {
 	first := sync.OnceFunc(func() { close(yes) })
-	c := &http.Client{Timeout: 100 * time.Millisecond, Transport: &http.Transport{TLSClientConfig: s.tls}}
+	c := &http.Client{Timeout: time.Second, Transport: &http.Transport{TLSClientConfig: s.tls}}
 	defer c.CloseIdleConnections()
 	for {
 		sent := time.Now()

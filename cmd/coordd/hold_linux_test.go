@@ -256,7 +256,7 @@ func TestWhatCoorddWasStartedToIgnoreItsCommandIgnoresToo(t *testing.T) {
 func TestAKilledWrapperFreesWhatADaemonHolds(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		dbtest.Migrated(t, dsn)
-		daemon := startServer(t, dsn, "app-1")
+		daemon := startServer(t, dsn, "app-1", "--ttl", "15s")
 		long := []string{"--addr", daemon.address, "--ttl", "1m"}
 		holds := func(p *process) func() bool {
 			return func() bool { return printedTerm.MatchString(p.output.String()) }

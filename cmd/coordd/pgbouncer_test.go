@@ -96,7 +96,7 @@ func TestAllWorksThroughPgBouncer(t *testing.T) {
 	if unreached > 0 && bouncer.Ended.Load() == 0 {
 		t.Errorf("%d commands did not reach a PgBouncer that was there all the time", unreached)
 	}
-	all := findings(t, dsn, exitOK)
+	all := findings(t, dsn, exitOK, "--ttl", "15s")
 	for name, f := range all {
 		deaf := name == "pooler" || name == "notify"
 		if deaf != (*f.Verdict == "warning") && name != "durability" { // the servers of tests do not flush

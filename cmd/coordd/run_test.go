@@ -25,7 +25,7 @@ var (
 // startMember starts a member and waits until it is one.
 func startMember(t *testing.T, db *coordd.DB, dsn, name string) (*process, heartbeat.Member) {
 	t.Helper()
-	p := start(t, dsn, "run", "--listen", "off", "--ttl", ttl.String(), "--name", name)
+	p := start(t, dsn, "run", "--listen", "off", "--ttl", dbtest.Stretch(*ttl).String(), "--name", name)
 	var member heartbeat.Member
 	dbtest.Eventually(t, name+" alive", func() bool {
 		i := slices.IndexFunc(members(t, db), func(m heartbeat.Member) bool {
@@ -110,7 +110,7 @@ func TestAFrozenProcessJoinsAgain(t *testing.T) {
 		frozen, old := startMember(t, db, dsn, "frozen")
 		frozen.signal(t, syscall.SIGSTOP)
 		dbtest.Eventually(t, "frozen dead", func() bool { return stateOf(t, db, old.ID) == heartbeat.Dead })
-		time.Sleep(2 * *ttl) // three TTLs in all: the state is the same for ever
+		time.Sleep(2 * dbtest.Stretch(*ttl)) // three TTLs in all: the state is the same for ever
 		pulse := func() (seq, at int64) {
 			if err := db.Get(t.Context(), []any{&seq, &at}, `select seq, beat_us from coordd_heartbeats where member_id = ?`, old.ID); err != nil {
 				t.Fatal(err)
@@ -125,7 +125,7 @@ func TestAFrozenProcessJoinsAgain(t *testing.T) {
 			})
 		})
 		dbtest.Eventually(t, "the loss in its log", func() bool { return strings.Contains(frozen.output.String(), "session lost") })
-		time.Sleep(*ttl)
+		time.Sleep(dbtest.Stretch(*ttl))
 		if nowSeq, nowAt := pulse(); nowSeq != seq || nowAt != at || stateOf(t, db, old.ID) != heartbeat.Dead {
 			t.Fatalf("the dead row: got seq %d at %d, want %d at %d", nowSeq, nowAt, seq, at)
 		}

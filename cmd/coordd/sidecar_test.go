@@ -85,7 +85,7 @@ func bootTime() float64 {
 }
 
 func (h *host) startDaemon() {
-	h.daemon = start(h.t, h.dsn, "run", "--name", h.name, "--ttl", "2s", "--listen", h.addr)
+	h.daemon = start(h.t, h.dsn, "run", "--name", h.name, "--ttl", dbtest.Stretch(*ttl).String(), "--listen", h.addr)
 }
 
 // id names the client that runs, or ran last.

@@ -81,10 +81,10 @@ func TestWhatIsHeldIsRenewed(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		address, s := daemon(t, db, "a")
 		c := connect(t, client.Config{Addr: address})
-		most := dbtest.Stretch(time.Second)
+		most := dbtest.Stretch(3 * time.Second)
 		held := hold(t, c, client.Want{Lock: "x", TTL: most})
 		led := hold(t, c, client.Want{Election: "x", TTL: most, Value: "v"})
-		for end := time.Now().Add(3 * most); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(2 * most); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if held.Err() != nil || led.Err() != nil || held.Remaining() > most {
 				t.Fatalf("got %v (%v left), %v", held.Err(), held.Remaining(), led.Err())
 			}
@@ -333,9 +333,9 @@ func TestWhatPassesIsAskedAgain(t *testing.T) {
 		case n == 8, n == 9:
 			refuses(w, 503, "database_slow")
 		case n < 12:
-			grants(w, 7, 900*time.Millisecond)
+			grants(w, 7, 3*time.Second)
 		default:
-			grants(w, 8, 900*time.Millisecond) // which is not what it had
+			grants(w, 8, 3*time.Second) // which is not what it had
 		}
 	})
 	h := hold(t, c, client.Want{Lock: "x"})

@@ -77,9 +77,9 @@ var common = []fault{
 		return w.dsn, Config{TTL: 20 * time.Second}
 	}, map[string]said{"ttl": {Failed, "20s is over this database's limit of 15s"}}},
 	{"a slow path", func(t *testing.T, w *ward) (string, Config) {
-		address, _ := dbtest.Relay(t, "127.0.0.1", mustParse(t, w.dsn).Host, 60*time.Millisecond)
-		return with(t, w.dsn, func(u *url.URL) { u.Host = address }), Config{Timeout: 120 * time.Millisecond}
-	}, map[string]said{"latency": {Warning, "at the most; a statement may take 120ms (TTL 15s)"}}},
+		address, _ := dbtest.Relay(t, "127.0.0.1", mustParse(t, w.dsn).Host, 150*time.Millisecond)
+		return with(t, w.dsn, func(u *url.URL) { u.Host = address }), Config{Timeout: 300 * time.Millisecond, Patience: 20 * time.Second}
+	}, map[string]said{"latency": {Warning, "at the most; a statement may take 300ms (TTL 15s)"}}},
 	{"a very slow path", func(t *testing.T, w *ward) (string, Config) {
 		address, _ := dbtest.Relay(t, "127.0.0.1", mustParse(t, w.dsn).Host, 60*time.Millisecond)
 		return with(t, w.dsn, func(u *url.URL) { u.Host = address }), Config{Timeout: 50 * time.Millisecond}
