@@ -17,11 +17,9 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-var shortTTL = dbtest.Stretch(2 * time.Second)
-
 func joined(t *testing.T, db *coordd.DB, name string) *heartbeat.Session {
 	t.Helper()
-	s, err := heartbeat.Join(t.Context(), db, heartbeat.Config{Name: name, TTL: shortTTL})
+	s, err := heartbeat.Join(t.Context(), db, heartbeat.Config{Name: name, TTL: 15 * time.Second, Beat: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,13 +91,13 @@ func TestS1AFailoverIsNoticedAndNoTokenRepeats(t *testing.T) {
 			dbtest.Eventually(t, "grants that the standby may miss", func() bool { return f.granted() > acknowledged+30 })
 
 			primary.Kill()
+			if err := standby.Promote(); err != nil {
+				t.Fatal(err)
+			}
 			f.mu.Lock()
 			before := len(f.tokens)
 			last := f.tokens[before-1]
 			f.mu.Unlock()
-			if err := standby.Promote(); err != nil {
-				t.Fatal(err)
-			}
 			promoted := dbtest.Open(t, standby.DSN())
 			info, err := Inspect(t.Context(), promoted, alone.Name)
 			if err != nil {

@@ -62,7 +62,7 @@ func TestOnlyAGuardThatLocksGuards(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := &recorder{T: t, db: db, began: time.Now(), ops: map[string][]op{}, ends: map[string]op{}}
-				if got := check(r.takeover(g.guard), time.Minute); got != g.want {
+				if got := check(r.takeover(g.guard, g.want), dbtest.Patience); got != g.want {
 					t.Errorf("got %s, want %s: %+v", got, g.want, r.ops[alone.Name])
 				}
 			})
@@ -70,8 +70,13 @@ func TestOnlyAGuardThatLocksGuards(t *testing.T) {
 	}
 }
 
-// takeover has the guard of one holder passed, another take over if it can, and the first commit.
-func (r *recorder) takeover(guard func(context.Context, *Held, coordd.Queries, string) error) []op {
+// takeover has the guard of one holder passed, another take over if it can, which is waited for if it should, and the
+// first commit.
+func (r *recorder) takeover(guard func(context.Context, *Held, coordd.Queries, string) error, want porcupine.CheckResult) []op {
+	patience := time.Second
+	if want == porcupine.Illegal {
+		patience = dbtest.Patience
+	}
 	first := joinedWith(r.T, r.db, heartbeat.Config{Name: "first", TTL: patientTTL})
 	second := joinedWith(r.T, r.db, heartbeat.Config{Name: "second", TTL: patientTTL})
 	took := func(s *heartbeat.Session, take func() (*Held, error)) *Held {
@@ -100,7 +105,7 @@ func (r *recorder) takeover(guard func(context.Context, *Held, coordd.Queries, s
 	r.note(alone.Name, op{From: from, To: r.now(), Do: end, By: first.ID()})
 
 	next := took(second, func() (*Held, error) {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
 		defer cancel()
 		return Try(ctx, second, alone)
 	})

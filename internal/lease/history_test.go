@@ -76,7 +76,7 @@ func TestHistoriesAreThoseOfALease(t *testing.T) {
 			r.run(dsn)
 			happened := r.happened()
 			for lease, history := range r.settle() {
-				switch result := check(history, time.Minute); result {
+				switch result := check(history, dbtest.Patience); result {
 				case porcupine.Ok:
 				case porcupine.Illegal:
 					path := filepath.Join(histories, fmt.Sprintf("found-%s-%s.jsonl", name, time.Now().UTC().Format("20060102-150405")))

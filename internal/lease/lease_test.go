@@ -74,7 +74,7 @@ func TestTheClockEndsARightFirst(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		dbtest.Migrated(t, dsn)
 		db, tap := dbtest.OpenTapped(t, dsn)
-		h := tried(t, joined(t, db, "a"), alone)
+		h := tried(t, brief(t, db, "a"), alone)
 		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrReplyLost })
 		<-h.Context().Done()
 		untold := &Held{k: h.k, want: h.want, ctx: t.Context()}
@@ -92,7 +92,7 @@ func TestTheClockEndsARightFirst(t *testing.T) {
 func TestALockedRowIsWaitedFor(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		db := dbtest.Migrated(t, dsn)
-		a, b := joined(t, db, "a"), joined(t, dbtest.Open(t, dsn), "b")
+		a, b := brief(t, db, "a"), brief(t, dbtest.Open(t, dsn), "b")
 		if product, err := db.Product(t.Context()); err != nil || product == "SQLite" {
 			return // whoever writes there locks everything
 		}

@@ -19,8 +19,14 @@ var shortTTL = dbtest.Stretch(2 * time.Second)
 // patientTTL is for sessions to which nothing is to happen, on however busy a machine.
 const patientTTL = 15 * time.Second
 
-// joined joins, and leaves with the test.
+// joined joins for longer than a busy machine stands still, beats as if its TTL were short, and leaves with the test.
 func joined(t *testing.T, db *coordd.DB, name string) *heartbeat.Session {
+	t.Helper()
+	return joinedWith(t, db, heartbeat.Config{Name: name, TTL: patientTTL, Beat: shortTTL / 3})
+}
+
+// brief joins for a short time: its session is to end.
+func brief(t *testing.T, db *coordd.DB, name string) *heartbeat.Session {
 	t.Helper()
 	return joinedWith(t, db, heartbeat.Config{Name: name, TTL: shortTTL})
 }

@@ -44,8 +44,8 @@ func TestWhatWasAskedForIsNotTakenUpAgain(t *testing.T) {
 func TestAHolderHasFifteenSecondsUnlessOthersAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, _, _ := dbtest.VirtualTime(t)
-		joined(t, db, "who sees it dead")
-		h := tried(t, joined(t, db, "a"), alone)
+		brief(t, db, "who sees it dead")
+		h := tried(t, brief(t, db, "a"), alone)
 		ask := Ask{Name: alone.Name, By: "b", Reason: "c", Within: -1}
 		if err := Release(t.Context(), db, ask); !errors.Is(err, coordd.ErrInvalid) || h.Context().Err() != nil {
 			t.Fatalf("got %v, and the right has ended because of %v, want %v", err, context.Cause(h.Context()), coordd.ErrInvalid)
