@@ -376,7 +376,7 @@ func TestM4ManyDeclareOneDeath(t *testing.T) {
 		const many = 5
 		var taps []*dbtest.Tap
 		for i := range many {
-			_, tap := tappedMember(t, dsn, Config{Name: fmt.Sprint("observer-", i), TTL: leastTTL, Beat: leastTTL / 6})
+			_, tap := tappedMember(t, dsn, Config{Name: fmt.Sprint("observer-", i), TTL: 15 * time.Second, Beat: leastTTL / 6})
 			taps = append(taps, tap)
 		}
 		// On a machine that is busy they may come one by one, which shows nothing.

@@ -221,7 +221,7 @@ func TestPurgeDoesNotWaitForTheLiving(t *testing.T) {
 			if n, err := patient.On(lock).Exec(t.Context(), `update coordd_heartbeats set seq = seq + 1 where member_id = ?`, living.ID()); n != 1 || err != nil {
 				t.Fatalf("got %d rows, %v", n, err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), shortTTL)
+			ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 			defer cancel()
 			if n, err := Purge(ctx, db, -time.Minute); n != 1 || err != nil {
 				t.Fatalf("got %d and %v, want 1", n, err)

@@ -79,7 +79,7 @@ func TestARestartNeedNotWaitForItsPredecessor(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		joined(t, db, Config{Name: "a"})
+		joined(t, db, Config{Name: "a", TTL: 15 * time.Second})
 		if a, b, c := stateOf(t, db, ended.ID()), stateOf(t, db, lives.ID()), stateOf(t, db, other.ID()); a != Dead || b != Alive || c != Alive {
 			t.Fatalf("the ended one, one that lives, one of another name: got %s, %s, %s, want %s, %s, %s", a, b, c, Dead, Alive, Alive)
 		}
@@ -136,7 +136,7 @@ func TestWhoHoldsForOthersHasNoSuccessor(t *testing.T) {
 					if _, err := db.Exec(t.Context(), stmt, ended.ID(), client); err != nil {
 						t.Fatal(err)
 					}
-					joined(t, db, Config{Name: name})
+					joined(t, db, Config{Name: name, TTL: 15 * time.Second})
 					if got := stateOf(t, db, ended.ID()); got != want {
 						t.Errorf("one that was killed and held it for %q: got %s, want %s", client, got, want)
 					}

@@ -146,7 +146,7 @@ func TestAJoinWhoseReplyWasLostEntersOnce(t *testing.T) {
 func TestAnExhaustedPoolDoesNotEndTheSession(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		db.Pool().SetMaxOpenConns(3)
-		s := joined(t, db, Config{Name: "a", TTL: shortTTL})
+		s := joined(t, db, Config{Name: "a", TTL: 15 * time.Second, Beat: shortTTL / 3, Timeout: shortTTL / 4})
 		for range 2 { // all that is left
 			conn, err := db.Pool().Conn(t.Context())
 			if err != nil {
@@ -154,10 +154,10 @@ func TestAnExhaustedPoolDoesNotEndTheSession(t *testing.T) {
 			}
 			defer conn.Close()
 		}
-		for began := time.Now(); time.Since(began) < 2*shortTTL; time.Sleep(10 * time.Millisecond) {
-			if !s.Valid() {
-				t.Fatalf("the session ended after %v: %+v", time.Since(began), s.Stats())
-			}
+		before := s.Stats()
+		dbtest.Eventually(t, "six beats more", func() bool { return s.Stats().Beats >= before.Beats+6 })
+		if !s.Valid() || s.Err() != nil {
+			t.Fatalf("the session ended: %v, %+v", s.Err(), s.Stats())
 		}
 	})
 }
