@@ -161,13 +161,14 @@ func (c *chaos) bury(p *process) {
 func (c *chaos) freeze(p *process) {
 	c.Helper()
 	p.freeze()
+	before := p.latest()
 	dbtest.Eventually(c.T, "a frozen process that is dead", func() bool {
-		return account{c.T, c.db}.count(`select count(*) from coordd_heartbeats where member_id = ? and state = 'dead'`, p.id) == 1
+		return account{c.T, c.db}.count(`select count(*) from coordd_members m join coordd_heartbeats h on h.member_id = m.id where m.name = ? and h.state <> 'dead'`, p.Name) == 0
 	})
 	c.settles(p)
 	time.Sleep(rand.N(shortTTL / 2))
 	p.signal(syscall.SIGCONT)
-	p.awaitJoined()
+	p.awaitJoined(before)
 }
 
 func (c *chaos) killFrozen(p *process) {
@@ -189,13 +190,18 @@ func (c *chaos) nap(p *process) {
 
 func (c *chaos) drain(p *process) {
 	c.Helper()
-	if err := heartbeat.Drain(c.Context(), c.db, p.id); err != nil {
-		c.Fatal(err)
-	}
-	dbtest.Eventually(c.T, "a drained process without jobs", func() bool { _, busy := p.lastSign(); return busy == 0 })
-	if err := heartbeat.Undrain(c.Context(), c.db, p.id); err != nil {
-		c.Fatal(err)
-	}
+	drained := ""
+	dbtest.Eventually(c.T, "a drained process without jobs", func() bool {
+		// It may have died by what happened before, and joined again.
+		if id := p.latest(); id != drained && heartbeat.Drain(c.Context(), c.db, id) == nil {
+			drained = id
+		}
+		_, busy := p.lastSign()
+		return drained != "" && busy == 0
+	})
+	dbtest.Eventually(c.T, "the end of a drain", func() bool {
+		return p.latest() != drained || heartbeat.Undrain(c.Context(), c.db, drained) == nil
+	})
 }
 
 func (c *chaos) leave(p *process) {

@@ -132,7 +132,7 @@ func TestA2AJobBeginsAfterItHasEnded(t *testing.T) {
 			serving.Go(func() {
 				err := Run(ctx, s, Config{Group: "g", Planner: restless{}}, func(ctx context.Context, j Job) error {
 					b.begin(name, j)
-					defer b.end(j)
+					defer b.end(name, j)
 					<-ctx.Done()
 					time.Sleep(rand.N(100 * time.Millisecond))
 					return nil
@@ -201,7 +201,7 @@ func TestA2TheSlotsOfTheFrozenMoveWhenItsSessionHasEnded(t *testing.T) {
 					t.Errorf("%s begins at another while its owner is %s, %v; want dead", j.Key, state, err)
 				}
 				b.begin("next", j)
-				defer b.end(j)
+				defer b.end("next", j)
 				<-ctx.Done()
 				return nil
 			})
@@ -283,7 +283,7 @@ func TestA3EachJobHasAnOwnerAgainAfterACrash(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			own, tap := dbtest.OpenTapped(t, dsn)
 			taps[name] = tap
-			ids[serves(t, own, b, name, Config{Group: "g"}).s.ID()] = name
+			ids[servesAs(t, own, b, brief(name), Config{Group: "g"}).s.ID()] = name
 		}
 		b.settles(t, 20, 20, 20)
 		leader, err := election.Current(t.Context(), db, electionOf("g"))
@@ -418,7 +418,7 @@ func TestAGroupMadeAnewIsAnother(t *testing.T) {
 				for errors.Is(err, coordd.ErrNone) { // it has noticed
 					err = Run(ctx, s, Config{Group: "g"}, func(ctx context.Context, j Job) error {
 						b.begin(name, j)
-						defer b.end(j)
+						defer b.end(name, j)
 						<-ctx.Done()
 						return nil
 					})
@@ -499,7 +499,7 @@ func TestAGroupMadeAnewHasNoneOfTheOldJobs(t *testing.T) {
 		b := newBoard()
 		serve(joined(t, db, "a"), Config{Group: "g"}, func(ctx context.Context, j Job) error {
 			b.begin("a", j)
-			defer b.end(j)
+			defer b.end("a", j)
 			<-ctx.Done()
 			<-release // it keeps what is to move
 			return nil

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/coordd/coordd"
 	"github.com/coordd/coordd/heartbeat"
+	"github.com/coordd/coordd/internal/dbtest"
 	"github.com/coordd/coordd/internal/dsn"
 	"github.com/coordd/coordd/pglisten"
 )
@@ -65,7 +67,7 @@ func newLabour(work string, db *coordd.DB, spec memberSpec, log *slog.Logger) (l
 
 func memberMain(described string) {
 	if err := runMember(context.Background(), described); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -102,10 +104,16 @@ func runMember(ctx context.Context, described string) error {
 		return err
 	}
 	go obey(work, leave)
-	return heartbeat.Run(ctx, db, heartbeat.Config{Name: spec.Name, TTL: spec.TTL, Logger: log}, func(ctx context.Context, s *heartbeat.Session) error {
-		fmt.Println("joined", s.ID())
-		return work.serve(ctx, s)
-	})
+	for joined := false; ; {
+		err := heartbeat.Run(ctx, db, heartbeat.Config{Name: spec.Name, TTL: spec.TTL, Logger: log}, func(ctx context.Context, s *heartbeat.Session) error {
+			joined = true
+			fmt.Println("joined", s.ID())
+			return work.serve(ctx, s)
+		})
+		if joined || !errors.Is(err, coordd.ErrSlow) && !errors.Is(err, coordd.ErrUnreachable) {
+			return err
+		}
+	}
 }
 
 // obey leaves when it is told to, or nobody is there to tell it anything any more.
@@ -136,10 +144,11 @@ func listen(ctx context.Context, db *coordd.DB, dsn string) (stop func(), err er
 type process struct {
 	*testing.T
 	memberSpec
-	id     string // of its latest session that the test has heard of
+	id     atomic.Value  // of its latest session, a string
+	joined chan struct{} // it was told of another
 	cmd    *exec.Cmd
 	orders io.WriteCloser
-	lines  chan string
+	lines  chan string // its other lines
 	failed *bytes.Buffer
 	ended  func() error // waits for its end
 }
@@ -156,7 +165,7 @@ func start(t *testing.T, spec memberSpec) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{T: t, memberSpec: spec, cmd: exec.Command(exe), lines: make(chan string, 64), failed: new(bytes.Buffer)}
+	p := &process{T: t, memberSpec: spec, cmd: exec.Command(exe), joined: make(chan struct{}, 1), lines: make(chan string, 64), failed: new(bytes.Buffer)}
 	p.cmd.Env = append(os.Environ(), beMember+"="+string(described))
 	p.cmd.Stderr = p.failed
 	if p.orders, err = p.cmd.StdinPipe(); err != nil {
@@ -173,9 +182,12 @@ func start(t *testing.T, spec memberSpec) *process {
 	reading.Go(func() { p.read(out) })
 	p.ended = sync.OnceValue(func() error { reading.Wait(); return p.cmd.Wait() })
 	t.Cleanup(func() { p.cmd.Process.Kill(); p.ended() })
-	p.awaitJoined()
+	p.awaitJoined("")
 	return p
 }
+
+// latest is the ID of its latest session; empty: it has had none.
+func (p *process) latest() string { id, _ := p.id.Load().(string); return id }
 
 // read reads what the process says; a line may be long.
 func (p *process) read(out io.Reader) {
@@ -183,15 +195,29 @@ func (p *process) read(out io.Reader) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
+		if id, found := strings.CutPrefix(lines.Text(), "joined "); found {
+			p.id.Store(id)
+			select {
+			case p.joined <- struct{}{}:
+			default:
+			}
+			continue
+		}
 		p.lines <- lines.Text()
 	}
 }
 
-// awaitJoined waits until it has joined, for the first time or again.
-func (p *process) awaitJoined() {
+// awaitJoined waits until it has another session than before, or its first.
+func (p *process) awaitJoined(before string) {
 	p.Helper()
-	if line := p.answer(); !scan(line, "joined %s", &p.id) {
-		p.Fatalf("%s: got %q, want it joined\n%s", p.Name, line, p.failed)
+	for p.latest() == before {
+		select {
+		case <-p.joined:
+		case line := <-p.lines:
+			p.Fatalf("%s: got %q, want it joined\n%s", p.Name, line, p.failed)
+		case <-time.After(dbtest.Patience):
+			p.Fatalf("%s: after %v: got nothing, want it joined\n%s", p.Name, dbtest.Patience, p.failed)
+		}
 	}
 }
 

@@ -230,7 +230,7 @@ func (l *locked) String() string {
 func TestWhoDoesNotObeyIsCondemned(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
 		g := quick
-		g.Obey, g.Gather = time.Second, dbtest.Stretch(time.Second) // so that neither has to give the other anything
+		g.Obey, g.Gather = 2*shortTTL, dbtest.Stretch(time.Second) // so that neither has to give the other anything
 		grouped(t, db, g, 4)
 		s := joined(t, db, "stubborn")
 		hold := make(chan struct{})
@@ -262,9 +262,9 @@ func TestWhoseWorkDoesNotReturnAfterALapseIsCondemned(t *testing.T) {
 		db := dbtest.Migrated(t, dsn)
 		shaky, tap := dbtest.OpenTapped(t, dsn)
 		g := quick
-		g.Obey = time.Second
+		g.Obey = 2 * shortTTL
 		grouped(t, db, g, 4)
-		s := joined(t, shaky, "hung")
+		s := joinedAs(t, shaky, brief("hung"))
 		hold, running, done := make(chan struct{}), make(chan Job, 4), make(chan error, 1)
 		go func() {
 			done <- Run(t.Context(), s, Config{Group: "g"}, func(_ context.Context, j Job) error {

@@ -182,7 +182,7 @@ func (c *cluster) changes(note func(kind string, m measured)) {
 	operate := func(do func(context.Context, *coordd.DB, string, ...heartbeat.By) error) func() int64 {
 		return func() int64 {
 			since := instant()
-			if err := do(c.Context(), c.db, p.id); err != nil {
+			if err := do(c.Context(), c.db, p.latest()); err != nil {
 				c.Fatal(err)
 			}
 			return since

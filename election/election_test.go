@@ -23,9 +23,21 @@ func TestMain(m *testing.M) {
 // shortTTL makes real-time tests short, and leaves a loaded machine some room.
 var shortTTL = dbtest.Stretch(2 * time.Second)
 
+// joined joins for longer than a busy machine stands still, beats as if its TTL were short, and leaves with the test.
 func joined(t *testing.T, db *coordd.DB, name string) *heartbeat.Session {
 	t.Helper()
-	s, err := heartbeat.Join(t.Context(), db, heartbeat.Config{Name: name, TTL: shortTTL})
+	return joinedWith(t, db, heartbeat.Config{Name: name, TTL: 15 * time.Second, Beat: shortTTL / 3})
+}
+
+// brief joins for a short time: its session is to end.
+func brief(t *testing.T, db *coordd.DB, name string) *heartbeat.Session {
+	t.Helper()
+	return joinedWith(t, db, heartbeat.Config{Name: name, TTL: shortTTL})
+}
+
+func joinedWith(t *testing.T, db *coordd.DB, cfg heartbeat.Config) *heartbeat.Session {
+	t.Helper()
+	s, err := heartbeat.Join(t.Context(), db, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +152,7 @@ func TestALeadershipIsTransferred(t *testing.T) {
 // A leader that does not obey is condemned, and not robbed.
 func TestWhoDoesNotObeyIsCondemned(t *testing.T) {
 	dbtest.Run(t, func(t *testing.T, db *coordd.DB) {
-		a, b := joined(t, db, "a"), joined(t, db, "b")
+		a, b := brief(t, db, "a"), joined(t, db, "b")
 		l, err := Campaign(t.Context(), a, Config{Name: "x"})
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +218,7 @@ func TestATermIsTakenUpAgainAfterAnOutage(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
 		dbtest.Migrated(t, dsn)
 		db, tap := dbtest.OpenTapped(t, dsn)
-		a := joined(t, db, "a")
+		a := brief(t, db, "a")
 		led, _ := running(t, a, Config{Name: "x"})
 		first := next(t, led, "a leads")
 		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrReplyLost })
