@@ -161,12 +161,12 @@ func (c *chaos) bury(p *process) {
 func (c *chaos) freeze(p *process) {
 	c.Helper()
 	p.freeze()
-	before := p.latest()
 	dbtest.Eventually(c.T, "a frozen process that is dead", func() bool {
 		return account{c.T, c.db}.count(`select count(*) from coordd_members m join coordd_heartbeats h on h.member_id = m.id where m.name = ? and h.state <> 'dead'`, p.Name) == 0
 	})
 	c.settles(p)
 	time.Sleep(rand.N(shortTTL / 2))
+	before := p.latest()
 	p.signal(syscall.SIGCONT)
 	p.awaitJoined(before)
 }

@@ -113,6 +113,7 @@ func runMember(ctx context.Context, described string) error {
 		if joined || !errors.Is(err, coordd.ErrSlow) && !errors.Is(err, coordd.ErrUnreachable) {
 			return err
 		}
+		sleep(ctx, 100*time.Millisecond, nil)
 	}
 }
 

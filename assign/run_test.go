@@ -662,9 +662,9 @@ func TestASlowDatabaseGetsThereInParts(t *testing.T) {
 			return do()
 		})
 		b := newBoard()
-		serves(t, slow, b, "a", Config{Group: "g"})
+		servesAs(t, slow, b, brief("a"), Config{Group: "g"})
 		b.settles(t, 100)
-		other := serves(t, slow, b, "b", Config{Group: "g", NoCandidate: true})
+		other := servesAs(t, slow, b, brief("b"), Config{Group: "g", NoCandidate: true})
 		counting{T: t, db: db}.settles(2)
 		if err := other.stop(); err != nil {
 			t.Fatal(err)
@@ -688,7 +688,7 @@ func TestASlowReadEndsNoChange(t *testing.T) {
 			return do()
 		})
 		b := newBoard()
-		a := serves(t, slow, b, "a", Config{Group: "g"})
+		a := servesAs(t, slow, b, brief("a"), Config{Group: "g"})
 		b.settles(t, 12)
 		if err := a.stop(); err != nil {
 			t.Fatal(err)

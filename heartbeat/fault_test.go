@@ -67,7 +67,7 @@ func TestM3AStoppedDatabaseKillsNobody(t *testing.T) {
 				if got := stateOf(t, db, s.ID()); got != Alive || s.Err() != nil {
 					t.Fatalf("%s: got %s, %v, want %s", s.Name(), got, s.Err(), Alive)
 				}
-				dbtest.Eventually(t, "valid still", s.Valid)
+				dbtest.Eventually(t, "valid again", s.Valid)
 			}
 		})
 	}
@@ -111,6 +111,10 @@ func TestAStepOfTheDatabasesClockChangesNothing(t *testing.T) {
 					if !a.Valid() || !b.Valid() {
 						t.Fatalf("%s: got a valid %v, b valid %v", step.set, a.Valid(), b.Valid())
 					}
+				}
+				for _, s := range []*Session{a, b} {
+					before := s.Stats().Beats
+					dbtest.Eventually(t, "two beats", func() bool { return s.Stats().Beats >= before+2 })
 				}
 			}
 			if x, y := stateOf(t, db, a.ID()), stateOf(t, db, b.ID()); x != Alive || y != Alive {

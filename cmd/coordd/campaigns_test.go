@@ -117,9 +117,10 @@ func TestDaemonsElectALeader(t *testing.T) {
 			var body string
 			var e httpapi.Election
 			dbtest.Eventually(t, "an answer", func() bool {
-				_, body = l.get(t, "/v1/elections/web")
+				var status int
+				status, body = l.get(t, "/v1/elections/web")
 				e = httpapi.Election{}
-				return json.Unmarshal([]byte(body), &e) == nil
+				return status == http.StatusOK && json.Unmarshal([]byte(body), &e) == nil
 			})
 			if e.Leader != l.name || e.Address != l.name+".example.org" || e.Value != e.Address || e.Client != "" || e.Term <= last {
 				t.Fatalf("got %s after term %d, want %s with its address", body, last, l.name)
@@ -129,7 +130,13 @@ func TestDaemonsElectALeader(t *testing.T) {
 			return l
 		}
 		first := next()
-		dbtest.Eventually(t, "it does not lead another", func() bool { return first.status(t, "/role/leader/other") == http.StatusServiceUnavailable })
+		dbtest.Eventually(t, "an answer of another election", func() bool {
+			status := first.status(t, "/role/leader/other")
+			if status == http.StatusOK {
+				t.Fatal("it leads another election")
+			}
+			return status == http.StatusServiceUnavailable
+		})
 
 		first.signal(t, syscall.SIGKILL)
 		servers = without(first, servers)

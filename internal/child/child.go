@@ -82,8 +82,8 @@ var (
 	ErrCannotExecute = errors.New("the command cannot be executed")
 )
 
-// ErrAlive says that processes of a command are alive though they were killed, a second after its time
-// had come.
+// ErrAlive says that processes of a command are alive though they were killed, a second after that and after its time had
+// come.
 var ErrAlive = errors.New("processes of the command do not die by SIGKILL")
 
 // Result is how a command has ended.

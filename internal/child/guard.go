@@ -14,12 +14,12 @@ import (
 // guard does what the supervisor should have done, once that is overdue.
 func (p *Process) guard(ctx context.Context) {
 	ended := ctx.Done()
-	first := never // of the rounds of killing
+	var killing since
 	for clean := 0; !closed(p.reaped); {
 		now := clock.SinceBoot()
 		due := p.due()
 		if now >= due {
-			first = min(first, now)
+			killing.round(now)
 			alive := p.kill()
 			if clean++; len(alive) > 0 {
 				clean = 0
@@ -27,7 +27,7 @@ func (p *Process) guard(ctx context.Context) {
 			switch {
 			case clean == 2: // one reading of /proc may miss what changes its parent meanwhile
 				_ = p.supervisor.Process.Kill() // fails where it has just ended
-			case len(alive) > 0 && p.late(first, now):
+			case len(alive) > 0 && p.late(killing):
 				p.finish(undead(alive))
 			}
 			due = now + pace
@@ -71,12 +71,22 @@ const pace = 10 * time.Millisecond
 // a failure.
 const patience = time.Second
 
-// late says that the instant has passed, and that it is some time since then and since the killing began, which is late
-// itself where this process was frozen.
-func (p *Process) late(began, now time.Duration) bool {
+// since is when a killing began that has gone on until its latest round: where this process stood still, what it
+// killed may have stood still as well.
+type since struct{ began, latest time.Duration }
+
+func (s *since) round(now time.Duration) {
+	if s.latest == 0 || now > s.latest+patience {
+		s.began = now
+	}
+	s.latest = now
+}
+
+// late says that the instant has passed, and that what is alive still has been killed for some time since.
+func (p *Process) late(killing since) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.until != 0 && now >= later(max(began, p.until), patience)
+	return p.until != 0 && killing.latest >= later(max(killing.began, p.until), patience)
 }
 
 // kill kills everything below the supervisor, and says what it has found alive.

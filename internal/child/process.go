@@ -269,13 +269,14 @@ func (p *Process) follow() {
 
 // sweep kills what a supervisor has left behind that was killed, until nothing is left.
 func (p *Process) sweep() Result {
-	began := clock.SinceBoot()
+	var killing since
 	for clean, pause := 0, time.Millisecond; clean < 2; { // one reading of /proc may miss what changes its parent meanwhile
+		killing.round(clock.SinceBoot())
 		alive := killLeft(p.Pid())
 		if clean++; len(alive) == 0 {
 			continue
 		}
-		if p.late(began, clock.SinceBoot()) {
+		if p.late(killing) {
 			return undead(alive)
 		}
 		time.Sleep(pause)

@@ -6,6 +6,7 @@ import "time"
 // Watch watches the machine until it is asked for how long it stood still at the most: what was to happen meanwhile
 // came as late, and nobody is to blame.
 func Watch() (standstill func() time.Duration) {
+	const pause = 5 * time.Millisecond
 	stop, longest := make(chan struct{}), make(chan time.Duration)
 	go func() {
 		most := time.Duration(0)
@@ -14,8 +15,8 @@ func Watch() (standstill func() time.Duration) {
 			case <-stop:
 				longest <- most
 				return
-			case <-time.After(10 * time.Millisecond):
-				most = max(most, time.Since(last))
+			case <-time.After(pause):
+				most = max(most, time.Since(last)-pause)
 			}
 		}
 	}()
