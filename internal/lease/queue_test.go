@@ -268,7 +268,7 @@ func TestOneWhoseTurnCameTooLateWaitsOn(t *testing.T) {
 			}
 			return do()
 		})
-		a, b, c := joined(t, quick, "a"), joinedWith(t, db, heartbeat.Config{Name: "b", TTL: 3 * shortTTL}), joined(t, quick, "c")
+		a, b, c := joined(t, quick, "a"), joinedWith(t, db, heartbeat.Config{Name: "b", TTL: min(3*shortTTL, patientTTL)}), joined(t, quick, "c")
 		holder := tried(t, a, alone)
 		got := make(chan *Held, 2)
 		acquire := func(s *heartbeat.Session) func() error {
