@@ -162,7 +162,7 @@ func (c *chaos) freeze(p *process) {
 	c.Helper()
 	p.freeze()
 	dbtest.Eventually(c.T, "a frozen process that is dead", func() bool {
-		return account{c.T, c.db}.count(`select count(*) from coordd_members m join coordd_heartbeats h on h.member_id = m.id where m.name = ? and h.state <> 'dead'`, p.Name) == 0
+		return account{c.T, c.db}.count(`select count(*) from coordd_heartbeats where member_id = ? and state = 'dead'`, p.latest()) == 1
 	})
 	c.settles(p)
 	time.Sleep(rand.N(shortTTL / 2))

@@ -229,7 +229,7 @@ func TestAnOutageMovesNothing(t *testing.T) {
 		grouped(t, db, quick, 12)
 		b := newBoard()
 		for _, name := range []string{"a", "b", "c"} {
-			serves(t, cutOff, b, name, Config{Group: "g"})
+			servesAs(t, cutOff, b, brief(name), Config{Group: "g"})
 		}
 		b.settles(t, 4, 4, 4)
 		where, was := b.where(), b.latest()

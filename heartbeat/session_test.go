@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coordd/coordd"
+	"github.com/coordd/coordd/internal/clock/clocktest"
 	"github.com/coordd/coordd/internal/dbtest"
 )
 
@@ -154,10 +155,14 @@ func TestAnExhaustedPoolDoesNotEndTheSession(t *testing.T) {
 			}
 			defer conn.Close()
 		}
-		before := s.Stats()
+		before, standstill := s.Stats(), clocktest.Watch()
 		dbtest.Eventually(t, "six beats more", func() bool { return s.Stats().Beats >= before.Beats+6 })
+		after, still := s.Stats(), standstill()
+		if failed := after.Failures - before.Failures; failed > 2 && still < shortTTL/16 {
+			t.Errorf("%d beats failed, and the machine stood still for %v at the most", failed, still)
+		}
 		if !s.Valid() || s.Err() != nil {
-			t.Fatalf("the session ended: %v, %+v", s.Err(), s.Stats())
+			t.Fatalf("the session ended: %v, %+v", s.Err(), after)
 		}
 	})
 }

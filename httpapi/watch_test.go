@@ -205,7 +205,7 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 		defer conn.Close()
 		conn.(*net.TCPConn).SetReadBuffer(4096)
 		fmt.Fprintf(conn, "GET /v1/watch?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		dbtest.Eventually(t, "it waits", func() bool { return strings.Contains(d.get("/metrics").body, "coordd_event_streams 1") })
+		dbtest.Eventually(t, "it listens", func() bool { return strings.Contains(d.get("/metrics").body, "coordd_event_streams 1") })
 		big := journal.Event{Topic: "a", Subject: "x", Action: "happened", Data: `"` + strings.Repeat("x", 60000) + `"`}
 		for range 20 { // 12 MB, more than the kernel holds for it
 			err := db.Tx(t.Context(), func(tx coordd.Queries) error {

@@ -135,14 +135,14 @@ func TestAFrozenProcessJoinsAgain(t *testing.T) {
 // It measures too: go test ./cmd/coordd -run Killed -v -kills 20 -ttl 6s
 func TestAKilledProcessIsSeenDead(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, dsn string) {
-		db := dbtest.Migrated(t, dsn)
+		db, ttl := dbtest.Migrated(t, dsn), dbtest.Stretch(*ttl)
 		startMember(t, db, dsn, "watcher-1")
 		startMember(t, db, dsn, "watcher-2")
 		var took []time.Duration
 		for i := range *kills {
 			p, victim := startMember(t, db, dsn, fmt.Sprintf("victim-%d", i))
 			// Its first beat, and a part of the time to the next, so that runs differ.
-			time.Sleep(*ttl/3 + *ttl/3*time.Duration(i)/time.Duration(*kills))
+			time.Sleep(ttl/3 + ttl/3*time.Duration(i)/time.Duration(*kills))
 			killed := time.Now()
 			p.signal(t, syscall.SIGKILL)
 			dbtest.Eventually(t, "the victim dead", func() bool { return stateOf(t, db, victim.ID) == heartbeat.Dead })
@@ -150,7 +150,7 @@ func TestAKilledProcessIsSeenDead(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("TTL %v, %d kills: seen dead after %v (median), %v (maximum); promised within %v",
-			*ttl, *kills, took[len(took)/2], took[len(took)-1], *ttl+*ttl/100+max(200*time.Millisecond, *ttl/20)+*ttl/3)
+			ttl, *kills, took[len(took)/2], took[len(took)-1], ttl+ttl/100+max(200*time.Millisecond, ttl/20)+ttl/3)
 		for name, state := range states(t, dsn) {
 			if strings.HasPrefix(name, "watcher") && state != "alive" {
 				t.Fatalf("%s: got %s, want alive", name, state)

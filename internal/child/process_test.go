@@ -251,7 +251,9 @@ func TestItRunsForAsLongAsItIsExtended(t *testing.T) {
 	p := start(t, cmd)
 	told := make(chan time.Duration)
 	go func() {
-		p.read("told")
+		if !p.read("told") {
+			t.Errorf("got %q, want told", p.unread)
+		}
 		told <- clock.SinceBoot()
 	}()
 	var last time.Duration

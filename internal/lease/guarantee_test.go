@@ -542,12 +542,16 @@ func TestL5ACrashIsFollowedInTime(t *testing.T) {
 			info, err := Inspect(t.Context(), of(next).DB, alone.Name)
 			return err == nil && len(info.Waiters) == 1
 		})
-		began := time.Now()
+		began, standstill := time.Now(), clocktest.Watch()
 		tap.Disturb(func(context.Context, string, func() error) error { return dbtest.ErrReplyLost })
 		released(t, <-got)
 		promised := shortTTL + shortTTL/100 + 200*time.Millisecond + shortTTL/3
-		if took := time.Since(began); took > promised+5*shortTTL { // virtual time holds it exactly
-			t.Errorf("followed after %v, want %v, and on a busy machine not much more", took, promised)
+		took, still, most := time.Since(began), standstill(), promised+dbtest.Stretch(busy)
+		if still > shortTTL/4 {
+			most += promised // who stands still counts anew
+		}
+		if took > most {
+			t.Errorf("followed after %v, want %v, and on a busy machine not much more; it stood still for %v", took, promised, still)
 		} else {
 			t.Logf("followed after %v; %v are promised", took, promised)
 		}
